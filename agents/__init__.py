@@ -1,0 +1,22 @@
+"""Stable-Baselines3 algorithms with a memory.
+
+    from expire_span.agents import MemoryPPO
+    model = MemoryPPO("MlpPolicy", "expire_span.envs:ExpireSpan/Corridor-v0", seed=0)
+    model.learn(300_000, progress_bar=True)
+"""
+
+from .a2c import MemoryA2C
+from .checks import CheckpointError, NonFiniteError
+from .policy import MemoryActorCriticPolicy
+from .ppo import MemoryPPO
+from .vec_env import GymnasiumVecEnv, make_vec_env
+
+__all__ = [
+    "CheckpointError",
+    "GymnasiumVecEnv",
+    "MemoryA2C",
+    "MemoryActorCriticPolicy",
+    "MemoryPPO",
+    "NonFiniteError",
+    "make_vec_env",
+]

@@ -1,0 +1,89 @@
+"""A2C with a memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.utils import explained_variance
+
+from .base import MemoryOnPolicyAlgorithm
+from .losses import entropy_loss, normalize, value_loss
+from .policy import MemoryActorCriticPolicy
+
+
+class MemoryA2C(MemoryOnPolicyAlgorithm):
+    """Advantage actor-critic with a memory: one update over all environments per rollout.
+
+    Parameters are SB3's, and those of `MemoryOnPolicyAlgorithm`.
+
+    Source: Mnih et al. 2016, arXiv:1602.01783, synchronous.
+    """
+
+    def __init__(
+        self,
+        policy: str | type[MemoryActorCriticPolicy] = "MlpPolicy",
+        env: GymEnv | str | None = None,
+        learning_rate: float | Schedule = 1e-3,
+        n_steps: int = 16,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        ent_coef: float = 0.01,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        rms_prop_eps: float = 1e-5,
+        use_rms_prop: bool = False,
+        normalize_advantage: bool = False,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        policy_kwargs: dict[str, Any] | None = None,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        self.normalize_advantage = normalize_advantage
+        policy_kwargs = dict(policy_kwargs or {})
+        if use_rms_prop and "optimizer_class" not in policy_kwargs:
+            policy_kwargs["optimizer_class"] = torch.optim.RMSprop
+            policy_kwargs["optimizer_kwargs"] = {"alpha": 0.99, "eps": rms_prop_eps}
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            policy_kwargs=policy_kwargs,
+            _init_setup_model=_init_setup_model,
+            **kwargs,
+        )
+
+    def train(self) -> None:
+        """Update the weights once from the rollout collected."""
+        self._begin_update()
+        segment = self.rollout_buffer.segment(np.arange(self.n_envs))
+        evaluation = self._evaluate(segment)
+        advantages = segment.advantages
+        if self.normalize_advantage:
+            advantages = normalize(advantages)
+        policy = -(advantages * evaluation.log_prob_BT).mean()
+        value = value_loss(evaluation.values_BT, segment.returns)
+        entropy = entropy_loss(evaluation.entropy_BT, evaluation.log_prob_BT)
+        loss = policy + self.ent_coef * entropy + self.vf_coef * value
+        loss = loss + self.span_control.coef * evaluation.aux.span_loss
+        self._descend(loss)
+        self._n_updates += 1
+        buffer = self.rollout_buffer
+        variance = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
+        self.logger.record("train/explained_variance", variance)
+        self.logger.record("train/policy_loss", policy.item())
+        self.logger.record("train/value_loss", value.item())
+        self.logger.record("train/entropy_loss", entropy.item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self._record_memory([evaluation.aux])

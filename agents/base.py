@@ -1,0 +1,297 @@
+"""What `MemoryPPO` and `MemoryA2C` share: collecting rollouts with a memory, and its metrics."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from expire_span.memory import MEMORIES, Aux, State, select_envs, state_bytes
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from .checks import NonFiniteError, check_finite_step
+from .metrics import record_memory, record_retention
+from .policy import POLICY_ALIASES, Evaluation, MemoryActorCriticPolicy
+from .retention import RetentionTracker
+from .rollout import MemoryRolloutBuffer
+from .span_control import SpanCoef, make_span_control
+from .vec_env import make_vec_env, read_marks
+
+DEFAULT_N_ENVS = 16
+"""Environments made when the environment is given by its id."""
+
+
+class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
+    """SB3's on-policy loop with a memory that lasts for an episode.
+
+    Takes what SB3's `OnPolicyAlgorithm` takes, and:
+
+    :param memory: name of the memory, one of `expire_span.memory.MEMORIES`
+    :param memory_kwargs: its options, the fields of its config dataclass
+    :param span_coef: weight alpha of the span loss, or "auto": press only while the return allows
+    :param target_live: with "auto", mean live memories per layer below which nothing is pressed
+    :param n_envs: environments to make when `env` is an id (16 unless given)
+    :param rescue_path: where the model is saved if training must stop for a value not finite
+
+    The memory is kept per environment from rollout to rollout; the state at a rollout's start is
+    all that learning needs to unroll it again. Timeouts are bootstrapped from the memory of the
+    episode that was cut.
+
+    Raises: ValueError for unknown names and spaces or numbers out of bounds; `NonFiniteError` from
+    `learn` for an observation, reward or loss that is not finite, with the model saved.
+    """
+
+    policy: MemoryActorCriticPolicy
+    rollout_buffer: MemoryRolloutBuffer
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = POLICY_ALIASES  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        policy: str | type[MemoryActorCriticPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule,
+        *,
+        memory: str = "expire-span",
+        memory_kwargs: dict[str, Any] | None = None,
+        span_coef: SpanCoef = "auto",
+        target_live: float | None = None,
+        n_envs: int | None = None,
+        rescue_path: str = "rescued_model.zip",
+        policy_kwargs: dict[str, Any] | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if memory not in MEMORIES:
+            raise ValueError(f"unknown memory {memory!r}; known: {', '.join(MEMORIES)}")
+        if isinstance(env, str):
+            env = make_vec_env(env, n_envs or DEFAULT_N_ENVS, seed=seed)
+        elif n_envs is not None:
+            raise ValueError(
+                f"n_envs = {n_envs} applies when env is an id; the environment given has its own"
+            )
+        self.span_coef, self.target_live = span_coef, target_live
+        self.span_control = make_span_control(span_coef, target_live)
+        self.rescue_path = rescue_path
+        self._rng = np.random.default_rng(seed)
+        self._last_state: State | None = None
+        self._last_marks: tuple[np.ndarray, np.ndarray] | None = None
+        self._tracker: RetentionTracker | None = None
+        self._torch_rng_state: Tensor | None = None
+        policy_kwargs = {
+            "memory": memory,
+            "memory_kwargs": dict(memory_kwargs or {}),
+            **(policy_kwargs or {}),
+        }
+        super().__init__(
+            policy,  # type: ignore[arg-type]
+            env,  # type: ignore[arg-type]
+            learning_rate,
+            policy_kwargs=policy_kwargs,
+            seed=seed,
+            rollout_buffer_class=MemoryRolloutBuffer,
+            supported_action_spaces=(
+                spaces.Box,
+                spaces.Discrete,
+                spaces.MultiDiscrete,
+                spaces.MultiBinary,
+            ),
+            **kwargs,
+        )
+
+    # ------------------------------------------------------------------------------ collecting
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: RolloutBuffer,
+        n_rollout_steps: int,
+    ) -> bool:
+        """Act for `n_rollout_steps` steps in every environment. False if a callback says stop."""
+        assert isinstance(rollout_buffer, MemoryRolloutBuffer)
+        assert self._last_state is not None and self._tracker is not None
+        self.policy.set_training_mode(False)
+        rollout_buffer.reset()
+        rollout_buffer.initial_state = self._last_state
+        if self.use_sde:
+            self.policy.reset_noise(env.num_envs)
+        callback.on_rollout_start()
+        values, log_probs = [], []
+        for n_steps in range(n_rollout_steps):
+            if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
+                self.policy.reset_noise(env.num_envs)
+            obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
+            starts = self._last_episode_starts
+            step = self.policy.act(obs_tensor, self._last_state, self._to_tensor(starts))
+            self._tracker.observe(starts, *self._last_marks, self._live(step.state))  # type: ignore[arg-type,misc]
+            actions = step.actions.cpu().numpy()
+            new_obs, rewards, dones, infos = env.step(self.policy.to_env_actions(actions))
+            self.num_timesteps += env.num_envs
+            check_finite_step(new_obs, rewards, self.num_timesteps)
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+            self._update_info_buffer(infos, dones)
+            self._bootstrap_timeouts(rewards, dones, infos, step.state)
+            rollout_buffer.add(self._last_obs, actions, rewards, starts)  # type: ignore[arg-type]
+            values.append(step.values_B)
+            log_probs.append(step.log_prob_B)
+            self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
+            self._last_state = step.state
+            self._last_marks = read_marks(env, infos, dones)
+        last_values_B = self.policy.values_of(
+            obs_as_tensor(new_obs, self.device), self._last_state, self._to_tensor(dones)
+        )
+        rollout_buffer.finish(torch.stack(values), torch.stack(log_probs), last_values_B, dones)
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _bootstrap_timeouts(
+        self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]], state: State
+    ) -> None:
+        """Add to the last reward of an episode cut by a time limit what was still to come, seen
+        from the memory of that episode."""
+        cut = [
+            i
+            for i in np.flatnonzero(dones)
+            if infos[i].get("TimeLimit.truncated", False)
+            and infos[i].get("terminal_observation") is not None
+        ]
+        if not cut:
+            return
+        terminal = [infos[i]["terminal_observation"] for i in cut]
+        if isinstance(terminal[0], dict):
+            obs: Any = {key: np.stack([part[key] for part in terminal]) for key in terminal[0]}
+        else:
+            obs = np.stack(terminal)
+        values_B = self.policy.values_of(
+            obs_as_tensor(obs, self.device),
+            select_envs(state, torch.as_tensor(cut, device=self.device)),
+            torch.zeros(len(cut), dtype=torch.bool, device=self.device),
+        )
+        rewards[cut] += self.gamma * values_B.cpu().numpy()
+
+    def _to_tensor(self, starts_B: np.ndarray) -> Tensor:
+        return torch.as_tensor(starts_B, device=self.device)
+
+    def _live(self, state: State) -> Any:
+        return self.policy.memory.live(state)
+
+    # -------------------------------------------------------------------------------- learning
+
+    @abstractmethod
+    def train(self) -> None:
+        """Update the weights from the rollout collected."""
+
+    def _begin_update(self) -> None:
+        """Set what an update needs before its first minibatch."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        returns = [info["r"] for info in self.ep_info_buffer or ()]
+        self.span_control.update(returns, self._live_mean())
+
+    def _live_mean(self) -> float:
+        live = self._live(self._last_state)
+        return float(live.count_BL().float().mean()) - 1 if live is not None else 0.0
+
+    def _evaluate(self, segment: Any) -> Evaluation:
+        return self.policy.evaluate_rollout(
+            segment.observations, segment.actions, segment.state, segment.episode_starts
+        )
+
+    def _descend(self, loss: Tensor) -> None:
+        """One optimizer step; the weights stay as they are if the loss or a gradient is not finite."""
+        self.policy.optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        if not torch.isfinite(norm):
+            raise NonFiniteError(
+                f"the gradient's norm is {float(norm)} (loss {float(loss)}) at step "
+                f"{self.num_timesteps}; lower learning_rate = {self.lr_schedule(1)} or "
+                f"max_grad_norm = {self.max_grad_norm}"
+            )
+        self.policy.optimizer.step()
+
+    def _record_memory(self, auxes: list[Aux]) -> None:
+        """Log what the memory held during the rollout. See docs/metrics.md."""
+        self.logger.record("memory/bytes", state_bytes(self._last_state))  # type: ignore[arg-type]
+        self.logger.record("memory/span_coef", self.span_control.coef)
+        record_memory(self.logger, auxes)
+        live = self._live(self._last_state)
+        if live is not None and self._tracker is not None:
+            record_retention(self.logger, self._tracker, live)
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> MemoryOnPolicyAlgorithm:
+        """SB3's `learn`. A value that is not finite stops it with the model saved."""
+        try:
+            return super().learn(
+                total_timesteps,
+                callback,
+                log_interval,
+                tb_log_name or type(self).__name__,
+                reset_num_timesteps,
+                progress_bar,
+            )
+        except NonFiniteError as error:
+            self.save(self.rescue_path)
+            raise NonFiniteError(f"{error}. The model is saved in {self.rescue_path}") from None
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        fresh = reset_num_timesteps or self._last_obs is None or self._last_state is None
+        if not fresh and self._torch_rng_state is not None:
+            torch.set_rng_state(self._torch_rng_state)  # go on as if never stopped
+        self._torch_rng_state = None
+        result = super()._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+        )
+        if fresh:
+            assert self.env is not None
+            self._last_state = self.policy.initial_state(self.n_envs)
+            self._last_marks = read_marks(self.env)
+            self._tracker = RetentionTracker(self.n_envs)
+        return result
+
+    # ---------------------------------------------------------------------------------- saving
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """SB3's `save`. The memory of the running episodes and the random state go along, so that
+        `learn(reset_num_timesteps=False)` after `load` goes on as if never stopped."""
+        self._torch_rng_state = torch.get_rng_state()
+        super().save(*args, **kwargs)
+
+    @classmethod
+    def load(cls, path: Any, *args: Any, **kwargs: Any) -> Any:
+        """SB3's `load`. Raises `CheckpointError` with the reason for a file that is none of ours."""
+        from .checks import check_checkpoint
+
+        check_checkpoint(path, cls)
+        return super().load(path, *args, **kwargs)
+
+
+__all__ = ["BaseAlgorithm", "MemoryOnPolicyAlgorithm"]

@@ -1,0 +1,65 @@
+"""Errors that stop training or loading, each with the value, the bound and the way out."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class NonFiniteError(ValueError):
+    """An observation, a reward or a loss is NaN or infinite."""
+
+
+class CheckpointError(ValueError):
+    """A file is not a checkpoint this class can load."""
+
+
+def check_finite_step(
+    obs: np.ndarray | dict[str, np.ndarray] | Any, rewards: np.ndarray, n_steps: int
+) -> None:
+    """Raise NonFiniteError naming step and environment unless all values are finite."""
+    if not np.isfinite(rewards).all():
+        env = int(np.flatnonzero(~np.isfinite(rewards))[0])
+        raise NonFiniteError(
+            f"reward = {rewards[env]} of environment {env} at step {n_steps} is not finite; mend "
+            "the environment's reward, or bound it with gymnasium.wrappers.TransformReward"
+        )
+    for name, part in obs.items() if isinstance(obs, dict) else (("", obs),):
+        if not np.issubdtype(part.dtype, np.floating) or np.isfinite(part).all():
+            continue
+        env, *place = (int(i) for i in np.argwhere(~np.isfinite(part))[0])
+        raise NonFiniteError(
+            f"observation {name + ' ' if name else ''}entry {tuple(place)} = "
+            f"{part[(env, *place)]} of environment {env} at step {n_steps} is not finite; mend the "
+            "environment, or replace such values with gymnasium.wrappers.TransformObservation"
+        )
+
+
+def check_checkpoint(path: Any, algorithm: type) -> None:
+    """Raise CheckpointError unless `path` is a whole zip file saved by `algorithm`."""
+    if not isinstance(path, str | Path):
+        return  # an open file: SB3 reads it
+    file = Path(path)
+    if not file.exists() and not file.suffix:
+        file = file.with_suffix(".zip")
+    if not file.exists():
+        raise FileNotFoundError(f"there is no checkpoint {file}; train one or correct the path")
+    advice = f"load a file written by {algorithm.__name__}.save"
+    if not zipfile.is_zipfile(file):
+        raise CheckpointError(f"{file} is corrupt or no checkpoint: it is not a zip file; {advice}")
+    with zipfile.ZipFile(file) as archive:
+        broken = archive.testzip()
+        names = set(archive.namelist())
+        if broken is not None:
+            raise CheckpointError(f"{file} is corrupt: its part {broken!r} is damaged; {advice}")
+        missing = {"data", "policy.pth", "policy.optimizer.pth"} - names
+        if missing:
+            raise CheckpointError(
+                f"{file} is no checkpoint of an SB3 algorithm: {', '.join(sorted(missing))} is "
+                f"missing; {advice}"
+            )
+        if b"MemoryActorCriticPolicy" not in archive.read("data"):
+            raise CheckpointError(f"{file} holds an agent of another kind, without memory; {advice}")

@@ -1,0 +1,130 @@
+"""From any observation SB3 accepts to one vector: symbols are embedded, pictures convolved, the
+rest flattened."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
+from torch import Tensor, nn
+
+MAX_SYMBOLS = 32
+"""A uint8 box whose entries stay below this holds indices (object, colour, ...), not amounts."""
+IMAGE_SYMBOLS = 16
+"""Symbols per entry of a small picture that declares 0..255; MiniGrid's largest index is 10."""
+MIN_CNN_SIZE = 36
+"""Smallest picture NatureCNN takes, in pixels."""
+
+
+def is_symbolic(space: spaces.Space[object]) -> bool:
+    """Whether an observation holds indices: small uint8 bounds, or a picture too small for a CNN.
+
+    MiniGrid's 7x7x3 view declares 0..255 and looks like a picture; it is told by its size.
+    """
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or (space.low != 0).any():
+        return False
+    return bool(space.high.max() < MAX_SYMBOLS) or (
+        is_image_space(space, check_channels=False) and min(sorted(space.shape)[1:]) < MIN_CNN_SIZE
+    )
+
+
+class SymbolEmbedding(nn.Module):
+    """A learned vector for each symbol at each place, summed: a linear layer on the one-hot code.
+
+    Shapes: (N, *space.shape) float or integer -> (N, width). Indices above the last symbol of a
+    place count as that symbol.
+    """
+
+    last_symbol: Tensor
+    first_row: Tensor
+
+    def __init__(self, space: spaces.Box, width: int) -> None:
+        super().__init__()
+        high = space.high.astype(np.int64).flatten()
+        n_symbols = np.where(high < MAX_SYMBOLS, high + 1, IMAGE_SYMBOLS)
+        first_row = np.concatenate([[0], n_symbols.cumsum()[:-1]])
+        self.register_buffer("last_symbol", torch.as_tensor(n_symbols - 1))
+        self.register_buffer("first_row", torch.as_tensor(first_row))
+        self.bag = nn.EmbeddingBag(int(n_symbols.sum()), width, mode="sum")
+        nn.init.normal_(self.bag.weight, std=len(high) ** -0.5)
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, symbols: Tensor) -> Tensor:
+        rows = symbols.flatten(1).long().minimum(self.last_symbol) + self.first_row
+        return torch.relu(self.bag(rows) + self.bias)
+
+
+class ScaledCNN(nn.Module):
+    """SB3's NatureCNN on pixels 0..255, which it divides by 255 itself."""
+
+    def __init__(self, space: spaces.Box, width: int) -> None:
+        super().__init__()
+        self.cnn = NatureCNN(space, features_dim=width)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.cnn(pixels / 255.0)  # type: ignore[no-any-return]
+
+
+class ObservationExtractor(BaseFeaturesExtractor):
+    """The default features extractor: chooses by the space, key by key for a Dict.
+
+    Symbols -> `SymbolEmbedding`, pictures -> `ScaledCNN`, the rest flattened as SB3 does (Discrete
+    and MultiDiscrete one-hot). Expects observations not scaled: the policy turns SB3's division of
+    pictures by 255 off for it.
+
+    Raises ValueError for a space SB3's PPO does not take, naming it.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[object],
+        symbol_width: int = 64,
+        cnn_width: int = 256,
+    ) -> None:
+        parts = dict(observation_space) if isinstance(observation_space, spaces.Dict) else {}
+        super().__init__(observation_space, features_dim=1)
+        self.is_dict = isinstance(observation_space, spaces.Dict)
+        encoders: dict[str, nn.Module] = {}
+        dim = 0
+        for name, part in (parts if self.is_dict else {"observation": observation_space}).items():
+            check_space(part, name)
+            encoder, size = self._encoder(part, symbol_width, cnn_width)
+            encoders[name] = encoder
+            dim += size
+        self.encoders = nn.ModuleDict(encoders)
+        self._features_dim = dim
+
+    @staticmethod
+    def _encoder(
+        space: spaces.Space[object], symbol_width: int, cnn_width: int
+    ) -> tuple[nn.Module, int]:
+        if is_symbolic(space):
+            assert isinstance(space, spaces.Box)
+            return SymbolEmbedding(space, symbol_width), symbol_width
+        if is_image_space(space):
+            assert isinstance(space, spaces.Box)
+            return ScaledCNN(space, cnn_width), cnn_width
+        return nn.Flatten(), get_flattened_obs_dim(space)
+
+    def forward(self, observations: Tensor | dict[str, Tensor]) -> Tensor:
+        """(N, *shape), or a dict of them, to (N, features_dim)."""
+        if not self.is_dict:
+            return self.encoders["observation"](observations)  # type: ignore[no-any-return]
+        assert isinstance(observations, dict)
+        return torch.cat([enc(observations[key]) for key, enc in self.encoders.items()], dim=1)
+
+
+def check_space(space: spaces.Space[object], name: str) -> None:
+    """Raise ValueError unless SB3's preprocessing takes `space` (called `name`)."""
+    supported = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+    if isinstance(space, supported):
+        return
+    advice = "wrap the environment so that it is one of these"
+    if name == "mission" or "Mission" in type(space).__name__:
+        advice = "wrap the environment in minigrid.wrappers.ImgObsWrapper, which drops the text"
+    raise ValueError(
+        f"observation {name!r} is a {type(space).__name__} space, which is not supported; "
+        f"supported: {', '.join(s.__name__ for s in supported)} and a Dict of these; {advice}"
+    )

@@ -1,0 +1,39 @@
+"""The memory metrics by their logger keys. docs/metrics.md says what each means."""
+
+from __future__ import annotations
+
+import torch
+from expire_span.memory import Aux, LiveMemories
+from stable_baselines3.common.logger import Logger
+
+from .retention import RetentionTracker
+
+
+def record_memory(logger: Logger, auxes: list[Aux]) -> None:
+    """Live memories and spans over a rollout, from what `unroll` said of each minibatch of it."""
+    lives = [aux.live_BTL for aux in auxes if aux.live_BTL is not None]
+    spans = [aux.span_BTL for aux in auxes if aux.span_BTL is not None]
+    evicted = [aux.evicted_B for aux in auxes if aux.evicted_B is not None]
+    if lives:
+        live_BTL = torch.cat(lives)
+        logger.record("memory/live_mean", live_BTL.float().mean().item())
+        logger.record("memory/live_max", live_BTL.max().item())
+        for layer, mean in enumerate(live_BTL.float().mean((0, 1)).tolist()):
+            logger.record(f"memory/live_mean_layer{layer}", mean)
+    if evicted:
+        logger.record("memory/evicted", int(torch.cat(evicted).sum()))
+    if spans:
+        span_BTL = torch.cat(spans)
+        for layer, span_BT in enumerate(span_BTL.unbind(-1)):
+            logger.record(f"memory/span_mean_layer{layer}", span_BT.mean().item())
+            logger.record(f"memory/span_p95_layer{layer}", span_BT.quantile(0.95).item())
+
+
+def record_retention(logger: Logger, tracker: RetentionTracker, live: LiveMemories) -> None:
+    """Whether what was needed was kept, and how much else with it."""
+    for key, value in (
+        ("retention/cue_recall", tracker.pop_cue_recall()),
+        ("retention/precision", tracker.precision(live)),
+    ):
+        if value is not None:
+            logger.record(key, value)

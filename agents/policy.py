@@ -1,0 +1,233 @@
+"""SB3's actor-critic policy with a memory between the features and the heads."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from expire_span.memory import Aux, Memory, State, make_memory
+from gymnasium import spaces
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from .extractors import ObservationExtractor
+
+
+class Step(NamedTuple):
+    """What acting once gives, for every environment."""
+
+    actions: Tensor
+    values_B: Tensor
+    log_prob_B: Tensor
+    state: State
+
+
+class Evaluation(NamedTuple):
+    """What a policy says of a rollout's actions: (B, T) each; entropy is None where unknown."""
+
+    values_BT: Tensor
+    log_prob_BT: Tensor
+    entropy_BT: Tensor | None
+    aux: Aux
+
+
+class MemoryActorCriticPolicy(ActorCriticPolicy):
+    """observation -> features extractor -> memory -> [net_arch] -> action and value heads.
+
+    Acting (`act`), bootstrapping (`values_of`), `predict` (all three by `Memory.step`) and learning
+    (`evaluate_rollout`, by `Memory.unroll`) read the same memory. Takes all of SB3's
+    `policy_kwargs` but `share_features_extractor`; `net_arch` (layers behind the memory) is empty
+    unless given.
+
+    Raises ValueError for an unknown memory or an unsupported space.
+    """
+
+    memory: Memory
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        *args: Any,
+        memory: str = "expire-span",
+        memory_kwargs: dict[str, Any] | None = None,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        features_extractor_class: type[BaseFeaturesExtractor] = ObservationExtractor,
+        normalize_images: bool = True,
+        share_features_extractor: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        if args:
+            raise TypeError("MemoryActorCriticPolicy takes its options by name")
+        if not share_features_extractor:
+            raise ValueError(
+                "share_features_extractor = False is not supported: one memory serves the actor "
+                "and the critic; leave it True and use net_arch for separate layers behind it"
+            )
+        self.memory_name, self.memory_kwargs = memory, dict(memory_kwargs or {})
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch=[] if net_arch is None else net_arch,
+            features_extractor_class=features_extractor_class,
+            # ObservationExtractor tells pictures from symbols itself
+            normalize_images=normalize_images and features_extractor_class != ObservationExtractor,
+            **kwargs,
+        )
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data = super()._get_constructor_parameters()
+        return data | {"memory": self.memory_name, "memory_kwargs": self.memory_kwargs}
+
+    def _build_mlp_extractor(self) -> None:
+        self.memory = make_memory(self.memory_name, self.features_dim, **self.memory_kwargs)
+        self.mlp_extractor = MlpExtractor(
+            self.memory.dim_out, self.net_arch, self.activation_fn, device=self.device
+        )
+
+    # ---------------------------------------------------------------------------------- acting
+
+    def initial_state(self, n_envs: int) -> State:
+        """The memory before the first step of `n_envs` environments."""
+        return self.memory.initial_state(n_envs)
+
+    @torch.no_grad()
+    def act(
+        self, obs: PyTorchObs, state: State, starts_B: Tensor, deterministic: bool = False
+    ) -> Step:
+        """Choose an action in every environment and remember the step."""
+        memory_BD, state = self.memory.step(self._features(obs), state, starts_B)
+        latent_pi, latent_vf = self.mlp_extractor(memory_BD)
+        distribution = self._get_action_dist_from_latent(latent_pi)
+        actions = distribution.get_actions(deterministic=deterministic)
+        log_prob_B = distribution.log_prob(actions)
+        actions = actions.reshape(-1, *(self.action_space.shape or ()))
+        return Step(actions, self.value_net(latent_vf)[:, 0], log_prob_B, state)
+
+    @torch.no_grad()
+    def values_of(self, obs: PyTorchObs, state: State, starts_B: Tensor) -> Tensor:
+        """Values of observations that follow `state`, which stays as it is. Shape (B,)."""
+        memory_BD, _ = self.memory.step(self._features(obs), state, starts_B)
+        return self.value_net(self.mlp_extractor.forward_critic(memory_BD))[:, 0]  # type: ignore[no-any-return]
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: State | None = None,  # type: ignore[override]
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, State]:  # type: ignore[override]
+        """Actions for one observation or a batch of them, and the state to pass next time.
+
+        The policy itself keeps nothing between calls. `state=None` starts an episode; a caller who
+        never passes the returned state on gets an agent that sees each observation as the first.
+        With a state, `episode_start` (B,) marks the environments whose episode begins with this
+        observation; None: none of them.
+
+        Raises ValueError when the state belongs to another number of environments.
+        """
+        self.set_training_mode(False)
+        obs_tensor, vectorized = self.obs_to_tensor(observation)
+        first = next(iter(obs_tensor.values())) if isinstance(obs_tensor, dict) else obs_tensor
+        n_envs = first.shape[0]
+        if state is None:
+            state = self.initial_state(n_envs)
+            episode_start = np.ones(n_envs, dtype=bool)
+        elif (n_state := _batch_size(state)) != n_envs:
+            raise ValueError(
+                f"predict got {n_envs} observations with a state of {n_state} environments; pass "
+                "the state returned for the same environments, or state=None to start episodes"
+            )
+        elif episode_start is None:
+            episode_start = np.zeros(n_envs, dtype=bool)
+        starts_B = torch.as_tensor(np.asarray(episode_start, dtype=bool), device=self.device)
+        step = self.act(obs_tensor, state, starts_B.reshape(-1).expand(n_envs), deterministic)
+        actions = self.to_env_actions(step.actions.cpu().numpy())
+        return actions if vectorized else actions.squeeze(axis=0), step.state
+
+    def to_env_actions(self, actions: np.ndarray) -> np.ndarray:
+        """Unscale or clip actions of a Box space into its bounds; others are left alone."""
+        if not isinstance(self.action_space, spaces.Box):
+            return actions
+        if self.squash_output:
+            return self.unscale_action(actions)
+        return np.clip(actions, self.action_space.low, self.action_space.high)
+
+    # -------------------------------------------------------------------------------- learning
+
+    def evaluate_rollout(
+        self, obs_BT: PyTorchObs, actions_BT: Tensor, state: State, starts_BT: Tensor
+    ) -> Evaluation:
+        """Values, log-probabilities and entropies of a rollout, from the state it began with."""
+        B, T = starts_BT.shape
+        features_BTE = self._features(_flatten_time(obs_BT)).view(B, T, -1)
+        memory_BTD, _, aux = self.memory.unroll(features_BTE, state, starts_BT)
+        latent_pi, latent_vf = self.mlp_extractor(memory_BTD.flatten(0, 1))
+        distribution = self._get_action_dist_from_latent(latent_pi)
+        log_prob = distribution.log_prob(actions_BT.flatten(0, 1))
+        entropy = distribution.entropy()
+        return Evaluation(
+            self.value_net(latent_vf).view(B, T),
+            log_prob.view(B, T),
+            None if entropy is None else entropy.view(B, T),
+            aux,
+        )
+
+    def _features(self, obs: PyTorchObs) -> Tensor:
+        features = self.extract_features(obs)
+        assert isinstance(features, Tensor)
+        return features
+
+    # ----------------------------------------------- SB3's entry points that cannot see a state
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """SB3's memoryless signature: every observation is the first of an episode."""
+        n_envs = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
+        starts_B = torch.ones(n_envs, dtype=torch.bool, device=self.device)
+        step = self.act(obs, self.initial_state(n_envs), starts_B, deterministic)
+        return step.actions, step.values_B[:, None], step.log_prob_B
+
+    def evaluate_actions(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Not offered: a memory needs whole stretches of episodes. Use `evaluate_rollout`."""
+        raise NotImplementedError("a policy with memory is trained by evaluate_rollout")
+
+    def get_distribution(self, obs: PyTorchObs) -> Distribution:
+        """The action distribution when every observation is the first of an episode."""
+        n_envs = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
+        starts_B = torch.ones(n_envs, dtype=torch.bool, device=self.device)
+        memory_BD, _ = self.memory.step(self._features(obs), self.initial_state(n_envs), starts_B)
+        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(memory_BD))
+
+    def predict_values(self, obs: PyTorchObs) -> Tensor:
+        """Values when every observation is the first of an episode, (B, 1)."""
+        n_envs = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
+        starts_B = torch.ones(n_envs, dtype=torch.bool, device=self.device)
+        return self.values_of(obs, self.initial_state(n_envs), starts_B)[:, None]
+
+
+POLICY_ALIASES: dict[str, type[nn.Module]] = {
+    "MlpPolicy": MemoryActorCriticPolicy,
+    "CnnPolicy": MemoryActorCriticPolicy,
+    "MultiInputPolicy": MemoryActorCriticPolicy,
+}
+"""SB3's names. One class serves all three: `ObservationExtractor` goes by the space."""
+
+
+def _batch_size(state: State) -> int:
+    leaf: Any = state
+    while not isinstance(leaf, Tensor):
+        leaf = leaf[0]
+    return leaf.shape[0]
+
+
+def _flatten_time(obs_BT: PyTorchObs) -> PyTorchObs:
+    """(B, T, *shape) -> (B * T, *shape), for each key of a dict."""
+    if isinstance(obs_BT, dict):
+        return {key: part.flatten(0, 1) for key, part in obs_BT.items()}
+    return obs_BT.flatten(0, 1)

@@ -1,0 +1,147 @@
+"""PPO with a memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.utils import FloatSchedule, explained_variance
+
+from .base import MemoryOnPolicyAlgorithm
+from .losses import entropy_loss, normalize, ppo_policy_loss, value_loss
+from .policy import MemoryActorCriticPolicy
+from .rollout import RolloutSegment
+
+
+class MemoryPPO(MemoryOnPolicyAlgorithm):
+    """Proximal policy optimisation with a memory; swap it for sb3-contrib's `RecurrentPPO`.
+
+    Parameters are SB3's, and those of `MemoryOnPolicyAlgorithm`. One differs: minibatches are whole
+    environments, so `batch_size` (in transitions) must be a multiple of `n_steps`; None takes a
+    quarter of the environments.
+
+    Source: Schulman et al. 2017, arXiv:1707.06347.
+    """
+
+    def __init__(
+        self,
+        policy: str | type[MemoryActorCriticPolicy] = "MlpPolicy",
+        env: GymEnv | str | None = None,
+        learning_rate: float | Schedule = 1e-3,
+        n_steps: int = 128,
+        batch_size: int | None = None,
+        n_epochs: int = 4,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_range: float | Schedule = 0.2,
+        clip_range_vf: float | Schedule | None = None,
+        normalize_advantage: bool = True,
+        ent_coef: float = 0.01,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        target_kl: float | None = None,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        self.batch_size = batch_size
+        self.n_epochs = n_epochs
+        self.clip_range = clip_range
+        self.clip_range_vf = clip_range_vf
+        self.normalize_advantage = normalize_advantage
+        self.target_kl = target_kl
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            _init_setup_model=_init_setup_model,
+            **kwargs,
+        )
+
+    def _setup_model(self) -> None:
+        if self.batch_size is not None and (
+            self.batch_size < self.n_steps or self.batch_size % self.n_steps
+        ):
+            below = max(1, self.batch_size // self.n_steps) * self.n_steps
+            raise ValueError(
+                f"batch_size = {self.batch_size} is not a multiple of n_steps = {self.n_steps}: "
+                f"minibatches are whole environments; use {below} or {below + self.n_steps}"
+            )
+        super()._setup_model()
+        self.clip_range = FloatSchedule(self.clip_range)
+        if self.clip_range_vf is not None:
+            self.clip_range_vf = FloatSchedule(self.clip_range_vf)
+
+    @property
+    def envs_per_batch(self) -> int:
+        """Environments in a minibatch."""
+        if self.batch_size is None:
+            return -(-self.n_envs // 4)
+        return min(self.n_envs, self.batch_size // self.n_steps)
+
+    def train(self) -> None:
+        """Update the weights from the rollout collected, `n_epochs` times through it."""
+        self._begin_update()
+        figures: dict[str, list[float]] = {}
+        auxes = []
+        n_epochs_done = 0
+        for epoch in range(self.n_epochs):
+            for segment in self.rollout_buffer.segments(self.envs_per_batch, self._rng):
+                loss, aux, seen = self._loss(segment)
+                if self.target_kl is not None and seen["approx_kl"] > 1.5 * self.target_kl:
+                    break
+                self._descend(loss)
+                for name, figure in seen.items():
+                    figures.setdefault(name, []).append(figure)
+                if epoch == 0:
+                    auxes.append(aux)
+            else:
+                n_epochs_done += 1
+                continue
+            break
+        self._n_updates += n_epochs_done
+        for name, values in figures.items():
+            self.logger.record(f"train/{name}", sum(values) / len(values))
+        buffer = self.rollout_buffer
+        variance = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
+        self.logger.record("train/explained_variance", variance)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self._record_memory(auxes)
+
+    def _loss(self, segment: RolloutSegment) -> tuple[torch.Tensor, Any, dict[str, float]]:
+        """The loss of a minibatch, what the memory said, and the figures to log."""
+        clip_range = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
+        clip_range_vf = (
+            self.clip_range_vf(self._current_progress_remaining)  # type: ignore[operator]
+            if self.clip_range_vf is not None
+            else None
+        )
+        evaluation = self._evaluate(segment)
+        advantages = segment.advantages
+        if self.normalize_advantage:
+            advantages = normalize(advantages)
+        policy = ppo_policy_loss(
+            evaluation.log_prob_BT, segment.old_log_prob, advantages, clip_range
+        )
+        value = value_loss(
+            evaluation.values_BT, segment.returns, segment.old_values, clip_range_vf
+        )
+        entropy = entropy_loss(evaluation.entropy_BT, evaluation.log_prob_BT)
+        loss = policy.loss + self.ent_coef * entropy + self.vf_coef * value
+        loss = loss + self.span_control.coef * evaluation.aux.span_loss
+        figures = torch.stack(
+            [policy.loss, value, entropy, loss, policy.approx_kl, policy.clip_fraction]
+        ).tolist()
+        names = ("policy_gradient_loss", "value_loss", "entropy_loss", "loss")
+        names += ("approx_kl", "clip_fraction")
+        return loss, evaluation.aux, dict(zip(names, figures, strict=True))

@@ -1,0 +1,62 @@
+"""Did the memory keep what was needed? Cues, decisions, and which of them met."""
+
+from __future__ import annotations
+
+import numpy as np
+from expire_span.memory import LiveMemories
+from numpy.typing import NDArray
+
+
+class RetentionTracker:
+    """Follows the cues of every environment's episode and looks for them at the decisions.
+
+    Reads the marks environments leave in `info["memory"]`: {"cue": k, "decision": j}, where k >= 0
+    says that the observation shows cue k of the episode, and j >= 0 that acting on it needs cue j;
+    -1 says neither. A cue shown over several steps counts as kept if any of them is; a decision
+    whose cue the agent has not seen in this episode is no test of memory and is not counted.
+    """
+
+    def __init__(self, n_envs: int) -> None:
+        self.step_B = np.full(n_envs, -1)
+        self.cue_steps: list[dict[int, list[int]]] = [{} for _ in range(n_envs)]
+        self.decisions = 0
+        self.recalled = 0
+
+    def observe(
+        self,
+        starts_B: NDArray[np.bool_],
+        cue_B: NDArray[np.int64],
+        decision_B: NDArray[np.int64],
+        live: LiveMemories | None,
+    ) -> None:
+        """Take in one step: the marks of its observation and what could be read at it."""
+        self.step_B = np.where(starts_B, 0, self.step_B + 1)
+        for i in np.flatnonzero(starts_B):
+            self.cue_steps[i] = {}
+        for i in np.flatnonzero(cue_B >= 0):
+            self.cue_steps[i].setdefault(int(cue_B[i]), []).append(int(self.step_B[i]))
+        if live is None:
+            return
+        for i in np.flatnonzero(decision_B >= 0):
+            steps = self.cue_steps[i].get(int(decision_B[i]))
+            if steps is not None:
+                ages_LS = live.age_BLS[i].cpu().numpy()
+                self.decisions += 1
+                self.recalled += bool(np.isin(ages_LS, self.step_B[i] - np.array(steps)).any())
+
+    def pop_cue_recall(self) -> float | None:
+        """Share of the decisions since the last call whose cue was live; None if there were none."""
+        recall = self.recalled / self.decisions if self.decisions else None
+        self.decisions = self.recalled = 0
+        return recall
+
+    def precision(self, live: LiveMemories) -> float | None:
+        """Share of the memories now live, the present step aside, that are cues of the episode."""
+        age_BLS = live.age_BLS.cpu().numpy()
+        past_BLS = np.isfinite(age_BLS) & (age_BLS > 0)
+        cues = 0
+        for i, episode in enumerate(self.cue_steps):
+            steps = [step for shown in episode.values() for step in shown]
+            is_cue_LS = np.isin(age_BLS[i], self.step_B[i] - np.array(steps, dtype=np.int64))
+            cues += int((is_cue_LS & past_BLS[i]).sum())
+        return cues / int(past_BLS.sum()) if past_BLS.any() else None

@@ -1,0 +1,111 @@
+"""Rollout storage: whole environments from one saved memory state, no padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from expire_span.memory import State, select_envs
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.preprocessing import get_obs_shape
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import Tensor
+
+
+class RolloutSegment(NamedTuple):
+    """The rollout of some environments: (B, T, ...) tensors and the state it began with."""
+
+    observations: PyTorchObs
+    actions: Tensor
+    state: State
+    episode_starts: Tensor
+    old_values: Tensor
+    old_log_prob: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+class MemoryRolloutBuffer(RolloutBuffer):
+    """SB3's rollout buffer (its GAE, its bookkeeping) with minibatches of whole environments.
+
+    Arrays are stored (T, B, ...), as collected; observations by key, "" where the space is no Dict.
+    `initial_state` is the memory at the first step: one state per environment and rollout is
+    enough, since learning unrolls from it.
+    """
+
+    initial_state: State
+    stored: dict[str, np.ndarray]
+
+    def reset(self) -> None:
+        """Empty the buffer."""
+        is_dict = isinstance(self.observation_space, spaces.Dict)
+        parts: dict[str, spaces.Space[Any]] = (
+            dict(self.observation_space) if is_dict else {"": self.observation_space}  # type: ignore[call-overload]
+        )
+        shape = (self.buffer_size, self.n_envs)
+        self.stored = {
+            key: np.zeros((*shape, *get_obs_shape(part)), dtype=part.dtype)  # type: ignore[misc]
+            for key, part in parts.items()
+        }
+        self.actions = np.zeros((*shape, self.action_dim), dtype=self.action_space.dtype)
+        self.rewards, self.returns, self.advantages, self.values, self.log_probs = (
+            np.zeros(shape, dtype=np.float32) for _ in range(5)
+        )
+        self.episode_starts = np.zeros(shape, dtype=np.float32)
+        self.pos = 0
+        self.full = False
+
+    def add(  # type: ignore[override]
+        self,
+        obs: np.ndarray | dict[str, np.ndarray],
+        action: np.ndarray,
+        reward: np.ndarray,
+        episode_start: np.ndarray,
+    ) -> None:
+        """Store one step of every environment; values and log-probabilities come in `finish`."""
+        for key, array in self.stored.items():
+            part = obs[key] if isinstance(obs, dict) else obs
+            array[self.pos] = part.reshape(array.shape[1:])
+        self.actions[self.pos] = action.reshape(self.n_envs, self.action_dim)
+        self.rewards[self.pos] = reward
+        self.episode_starts[self.pos] = episode_start
+        self.pos += 1
+        self.full = self.pos == self.buffer_size
+
+    def finish(
+        self, values_TB: Tensor, log_probs_TB: Tensor, last_values_B: Tensor, dones: np.ndarray
+    ) -> None:
+        """Add what the policy said of the rollout, and compute advantages and returns from it."""
+        self.values[:] = values_TB.cpu().numpy()
+        self.log_probs[:] = log_probs_TB.cpu().numpy()
+        self.compute_returns_and_advantage(last_values_B, dones)
+
+    def segments(self, n_envs: int, rng: np.random.Generator) -> Iterator[RolloutSegment]:
+        """The rollout once through, `n_envs` environments at a time, in random order."""
+        assert self.full
+        for envs in np.split(rng.permutation(self.n_envs), range(n_envs, self.n_envs, n_envs)):
+            yield self.segment(envs)
+
+    def segment(self, envs: np.ndarray) -> RolloutSegment:
+        """The rollout of the environments `envs` (indices)."""
+        obs: Any = {key: self._pick(array, envs) for key, array in self.stored.items()}
+        actions_BTA = self._pick(self.actions, envs)
+        if isinstance(self.action_space, spaces.Discrete):
+            actions_BTA = actions_BTA[..., 0].long()
+        return RolloutSegment(
+            observations=obs if isinstance(self.observation_space, spaces.Dict) else obs[""],
+            actions=actions_BTA,
+            state=select_envs(self.initial_state, torch.as_tensor(envs, device=self.device)),
+            episode_starts=self._pick(self.episode_starts, envs).bool(),
+            old_values=self._pick(self.values, envs),
+            old_log_prob=self._pick(self.log_probs, envs),
+            advantages=self._pick(self.advantages, envs),
+            returns=self._pick(self.returns, envs),
+        )
+
+    def _pick(self, array: np.ndarray, envs: np.ndarray) -> Tensor:
+        """(T, B, ...) -> (B', T, ...)."""
+        return torch.as_tensor(array[:, envs].swapaxes(0, 1).copy(), device=self.device)

@@ -1,0 +1,85 @@
+"""How hard the span loss presses: a constant, or as hard as the return allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+SpanCoef = float | Literal["auto"]
+
+
+class SpanControl(Protocol):
+    """Sets alpha, the weight of the span loss, once per rollout."""
+
+    coef: float
+
+    def update(self, returns: Sequence[float], live_mean: float) -> None:
+        """Take in the returns of the recent episodes and the mean number of live memories."""
+
+
+@dataclass
+class ConstantSpanControl:
+    """The paper's: one alpha for the whole run. Retention collapses under it, see AutoSpanControl."""
+
+    coef: float
+
+    def update(self, returns: Sequence[float], live_mean: float) -> None:
+        """Nothing to adapt."""
+
+
+@dataclass
+class AutoSpanControl:
+    """Shrinks memory only while the return does not suffer.
+
+    Once every episode succeeds, advantages vanish and the span loss is the only gradient left: a
+    constant alpha then lets needed memories expire. Here alpha falls linearly from `max_coef` to 0
+    as the recent return falls from the best seen to `tolerance` below it. The best forgets slowly,
+    so a lucky stretch does not switch the loss off for good; the tolerance grows with the standard
+    error of the recent return, so noise does not either. At or below `target_live` memories there
+    is nothing left to gain and alpha is 0.
+    """
+
+    max_coef: float = 1e-4
+    """alpha while the return is at its best."""
+    target_live: float | None = None
+    """Mean live memories per layer at which to stop shrinking; None: as few as the return allows."""
+    tolerance: float = 0.02
+    """Shortfall of the recent return, as a fraction of the best, at which alpha reaches 0."""
+    forget: float = 0.002
+    """Share of the distance to the recent return by which the best falls per update."""
+    best: float = -math.inf
+    coef: float = 0.0
+
+    def update(self, returns: Sequence[float], live_mean: float) -> None:
+        """Set `coef` for the next update of the weights."""
+        if len(returns) < 2:
+            self.coef = 0.0
+            return
+        recent = float(np.mean(returns))
+        noise = float(np.std(returns)) / math.sqrt(len(returns))
+        self.best = max(recent, self.best + self.forget * min(0.0, recent - self.best))
+        allowed = self.tolerance * max(abs(self.best), noise) + noise
+        press = 1.0 - (self.best - recent) / allowed if allowed > 0 else 1.0
+        if self.target_live is not None and live_mean <= self.target_live:
+            press = 0.0
+        self.coef = self.max_coef * min(1.0, max(0.0, press))
+
+
+def make_span_control(span_coef: SpanCoef, target_live: float | None) -> SpanControl:
+    """Raises ValueError for a negative coefficient, or a target that nothing would steer to."""
+    if span_coef == "auto":
+        if target_live is not None and target_live <= 0:
+            raise ValueError(f"target_live = {target_live} must be above 0, or None for no target")
+        return AutoSpanControl(target_live=target_live)
+    if not isinstance(span_coef, int | float) or not span_coef >= 0:
+        raise ValueError(f"span_coef = {span_coef!r} must be 'auto' or a number of at least 0")
+    if target_live is not None:
+        raise ValueError(
+            f"target_live = {target_live} needs span_coef='auto'; a constant span_coef = "
+            f"{span_coef} steers to no target"
+        )
+    return ConstantSpanControl(float(span_coef))

@@ -1,0 +1,77 @@
+"""Memories for sequence models: torch only, no reinforcement learning in here.
+
+    memory = make_memory("expire-span", dim_in=32, max_span=1024)
+    state = memory.initial_state(batch_size)
+    y, state = memory.step(x, state, starts)            # acting
+    y, state, aux = memory.unroll(xs, state, starts)    # learning
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .contract import Aux, LiveMemories, Memory, State, map_state, select_envs, state_bytes
+from .expire_span import ExpireSpan, ExpireSpanConfig
+from .fixed_window import FixedWindow, NoMemoryConfig, TransformerXLConfig
+from .recurrent import GRUConfig, LSTMConfig, Recurrent
+from .span_mask import soft_mask, span_penalty
+
+__all__ = [
+    "MEMORIES",
+    "Aux",
+    "ExpireSpan",
+    "ExpireSpanConfig",
+    "FixedWindow",
+    "GRUConfig",
+    "LSTMConfig",
+    "LiveMemories",
+    "Memory",
+    "MemoryKind",
+    "NoMemoryConfig",
+    "Recurrent",
+    "State",
+    "TransformerXLConfig",
+    "make_memory",
+    "map_state",
+    "select_envs",
+    "soft_mask",
+    "span_penalty",
+    "state_bytes",
+]
+
+
+class MemoryKind(NamedTuple):
+    """An entry of the registry: the class and the dataclass of its options."""
+
+    build: Callable[[int, Any], Memory]
+    config: type[Any]
+
+
+MEMORIES: dict[str, MemoryKind] = {
+    "expire-span": MemoryKind(ExpireSpan, ExpireSpanConfig),
+    "transformer-xl": MemoryKind(FixedWindow, TransformerXLConfig),
+    "gru": MemoryKind(Recurrent, GRUConfig),
+    "lstm": MemoryKind(Recurrent, LSTMConfig),
+    "none": MemoryKind(FixedWindow, NoMemoryConfig),
+}
+"""Every memory by name. To add one: a `Memory`, a config dataclass, a line here."""
+
+
+def make_memory(name: str, dim_in: int, **options: Any) -> Memory:
+    """Build the memory `name` for inputs of size `dim_in`.
+
+    Raises ValueError for an unknown name or a value out of bounds, TypeError for an unknown option;
+    each message lists what there is.
+    """
+    if name not in MEMORIES:
+        raise ValueError(f"unknown memory {name!r}; known: {', '.join(MEMORIES)}")
+    kind = MEMORIES[name]
+    known = [field.name for field in dataclasses.fields(kind.config)]
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise TypeError(
+            f"memory {name!r} has no option {', '.join(unknown)}; it has: {', '.join(known)}"
+        )
+    return kind.build(dim_in, kind.config(**options))

@@ -1,0 +1,106 @@
+"""Attention over memories: the keys of a stretch of a segment, or a few slots for one step.
+
+Both readings share the parameters and the arithmetic; `SlotTransformer` decides what is visible.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+N_AGE_SCALES = 8
+"""Position enters the logits as a learned mix of exp(-age / tau), tau = 1, 4, 16, ... 4^7 steps."""
+
+
+def age_scales(like: Tensor) -> Tensor:
+    """The time constants tau in steps, (J,)."""
+    return 4.0 ** torch.arange(N_AGE_SCALES, device=like.device, dtype=like.dtype)
+
+
+class MemoryAttention(nn.Module):
+    """Multi-head attention of each step to the memories it may read, itself included.
+
+    Position is the age alone, so it needs nothing of deleted neighbours: head h adds
+    sum_j c_hj exp(-age / tau_j) to its logits. An exponential of a difference is a product, so for
+    a stretch of steps this is J more columns of query and key, and costs no (H, T, K) tensor.
+
+    Memories are kept as the vectors this layer was given, never as keys and values: `read_slots`
+    moves the key projection onto the query and the value projection behind the sum, so acting
+    projects one token whatever the number of live memories, and no cached key can be stale.
+    """
+
+    def __init__(self, width: int, n_heads: int) -> None:
+        super().__init__()
+        if width % n_heads:
+            raise ValueError(
+                f"width = {width} is not a multiple of n_heads = {n_heads}; "
+                f"use {max(1, width // n_heads) * n_heads} or another number of heads"
+            )
+        self.n_heads = n_heads
+        self.scale = (width // n_heads) ** -0.5
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.age_mix_HJ = nn.Parameter(torch.zeros(n_heads, N_AGE_SCALES))
+
+    def queries(self, z_BQD: Tensor, time_Q: Tensor) -> Tensor:
+        """Query vectors with the position columns, (B, H, Q, d + J); time in steps, from an origin
+        not further than about 60 steps away, beyond which exp overflows."""
+        B, Q, _ = z_BQD.shape
+        q_BHQd = (self.query(z_BQD) * self.scale).view(B, Q, self.n_heads, -1).transpose(1, 2)
+        decay_QJ = torch.exp(-time_Q[:, None] / age_scales(time_Q))
+        position_HQJ = self.age_mix_HJ[:, None] * decay_QJ
+        return torch.cat([q_BHQd, position_HQJ.expand(B, -1, -1, -1)], dim=-1)
+
+    def keys_values(self, memories_BKD: Tensor) -> Tensor:
+        """Keys and values of memories, without position. (B, K, 2 D)."""
+        return self.key_value(memories_BKD)  # type: ignore[no-any-return]
+
+    def read(
+        self, q_BHQx: Tensor, kv_BWY: Tensor, birth_BW: Tensor, log_mask_BQW: Tensor
+    ) -> Tensor:
+        """What the queries read from W keys born at `birth` (steps from the queries' origin).
+
+        `log_mask` is -inf where a key cannot be read; each query can read one key at least.
+        Returns (B, Q, D).
+        """
+        B, H, Q, _ = q_BHQx.shape
+        k_BHWd, v_BHWd = kv_BWY.view(B, -1, 2, H, kv_BWY.shape[-1] // (2 * H)).permute(2, 0, 3, 1, 4)
+        decay_BWJ = torch.exp(birth_BW[..., None] / age_scales(birth_BW))
+        k_BHWx = torch.cat([k_BHWd, decay_BWJ[:, None].expand(-1, H, -1, -1)], dim=-1)
+        logits_BHQW = q_BHQx @ k_BHWx.transpose(-1, -2) + log_mask_BQW[:, None]
+        y_BHQd = logits_BHQW.softmax(-1) @ v_BHWd
+        return self.out(y_BHQd.transpose(1, 2).reshape(B, Q, -1))  # type: ignore[no-any-return]
+
+    def read_slots(
+        self, z_BD: Tensor, memories_BSD: Tensor, decay_BSJ: Tensor, log_mask_BS: Tensor
+    ) -> Tensor:
+        """One step of every environment: what `read` gives for one query. `decay` is exp(-age / tau)."""
+        B, D = z_BD.shape
+        H = self.n_heads
+        w_key_HdD, w_value_HdD = self.key_value.weight.view(2, H, D // H, D)
+        bias_BHS = torch.matmul(self.age_mix_HJ, decay_BSJ.transpose(1, 2)) + log_mask_BS[:, None]
+        q_HBd = self.query(z_BD).view(B, H, -1).transpose(0, 1)
+        q_BHD = torch.bmm(q_HBd, w_key_HdD).transpose(0, 1)
+        logits_BHS = torch.baddbmm(bias_BHS, q_BHD, memories_BSD.transpose(1, 2), alpha=self.scale)
+        read_BHD = torch.bmm(logits_BHS.softmax(-1), memories_BSD)
+        y_HBd = torch.bmm(read_BHD.transpose(0, 1), w_value_HdD.transpose(1, 2))
+        return self.out(y_HBd.transpose(0, 1).reshape(B, D))  # type: ignore[no-any-return]
+
+
+class FeedForward(nn.Sequential):
+    """The position-wise half of a transformer layer, normalised input, one hidden layer."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__(
+            nn.LayerNorm(width), nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width)
+        )
+
+
+def scale_residual_outputs(attention: MemoryAttention, ffn: FeedForward, n_layers: int) -> None:
+    """Shrink what each layer first adds to the residual stream, as GPT-2 does, by sqrt(2 L)."""
+    with torch.no_grad():
+        for linear in (attention.out, ffn[-1]):
+            linear.weight.div_(math.sqrt(2 * n_layers))

@@ -1,0 +1,129 @@
+"""What every memory offers to an agent: one contract, three methods, state passed and never left.
+
+Shape letters of the whole project: B environments, T time, S memory slots, K keys (S + T),
+H heads, D width, E input features, L layers, A actions. Batch first everywhere.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+State = tuple[Any, ...]
+"""A NamedTuple of tensors (or of tuples of tensors), environments first in every leaf."""
+
+S = TypeVar("S", bound=State)
+
+
+class LiveMemories(NamedTuple):
+    """The memories a state holds that the next step could still read.
+
+    Shapes: age_BLS float, in steps: 0 is the step just taken, `inf` an empty slot.
+    """
+
+    age_BLS: Tensor
+
+    def count_BL(self) -> Tensor:
+        """Number of memories held, per environment and layer."""
+        return self.age_BLS.isfinite().sum(-1)
+
+    def holds_B(self, age_B: Tensor) -> Tensor:
+        """Whether the step taken `age_B` steps ago is still held, in any layer. Shape (B,), bool."""
+        return (self.age_BLS == age_B[:, None, None]).flatten(1).any(-1)
+
+
+class Aux(NamedTuple):
+    """What `unroll` learned about itself: the span loss and what the metrics need.
+
+    Shapes: span_loss scalar; span_BTL predicted spans in steps of the memories born in the
+    segment; live_BTL number of earlier memories each step could read; evicted_B memories dropped
+    alive because the capacity was full. Memories without slots give None for the last three.
+    """
+
+    span_loss: Tensor
+    span_BTL: Tensor | None = None
+    live_BTL: Tensor | None = None
+    evicted_B: Tensor | None = None
+
+
+class Memory(nn.Module, ABC):
+    """A sequence model with a memory that lasts for an episode.
+
+    The module holds parameters only; everything remembered is in the state. `starts` marks the
+    first step of an episode: the memory forgets by itself, no caller ever zeroes a state. `unroll`
+    over a segment gives what `step` after `step` gives, to rounding.
+
+    Attributes: dim_in (E) and dim_out (D), sizes of the input and output vectors.
+    """
+
+    dim_in: int
+    dim_out: int
+
+    @abstractmethod
+    def initial_state(self, batch_size: int) -> State:
+        """The state before the first step of `batch_size` environments, on the parameters' device."""
+
+    @abstractmethod
+    def step(self, x_BE: Tensor, state: Any, starts_B: Tensor) -> tuple[Tensor, Any]:
+        """Act: one step of every environment, without gradient. Returns (y_BD, new state).
+
+        The state given is left as it was, so it can be stepped from again.
+        """
+
+    @abstractmethod
+    def unroll(self, x_BTE: Tensor, state: Any, starts_BT: Tensor) -> tuple[Tensor, Any, Aux]:
+        """Learn: a whole segment at once, with gradient. Returns (y_BTD, new state, aux).
+
+        No gradient reaches the state given; the parameters get one through what it holds.
+        """
+
+    def live(self, state: Any) -> LiveMemories | None:
+        """What the state holds, or None for a memory that has no separate memories to count."""
+        return None
+
+
+def map_state(fn: Callable[[Tensor], Tensor], state: S) -> S:
+    """Apply `fn` to every tensor of a state."""
+
+    def walk(node: Any) -> Any:
+        if isinstance(node, Tensor):
+            return fn(node)
+        children = [walk(child) for child in node]
+        return type(node)(*children) if hasattr(node, "_fields") else tuple(children)
+
+    return walk(state)  # type: ignore[no-any-return]
+
+
+def select_envs(state: S, index: Tensor) -> S:
+    """The state of the environments `index` (int64 or bool, as in indexing) alone."""
+    return map_state(lambda leaf: leaf[index], state)
+
+
+def state_tensors(state: State) -> Iterable[Tensor]:
+    """Every tensor of a state, in order."""
+    for node in state:
+        if isinstance(node, Tensor):
+            yield node
+        else:
+            yield from state_tensors(node)
+
+
+def state_bytes(state: State) -> int:
+    """Bytes of memory a state takes."""
+    return sum(leaf.numel() * leaf.element_size() for leaf in state_tensors(state))
+
+
+def check_positive(owner: str, **values: float) -> None:
+    """Raise ValueError for the first of `values` that is not above 0."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{owner}: {name} = {value} must be above 0")
+
+
+def zero_loss(like: Tensor) -> Tensor:
+    """A scalar 0 on the device of `like`, for memories that have no span loss."""
+    return torch.zeros((), device=like.device)

@@ -1,0 +1,109 @@
+"""Expire-Span: a transformer memory that predicts, for each memory, how long to keep it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .contract import check_positive
+from .slot_transformer import SlotTransformer
+
+
+@dataclass(frozen=True)
+class ExpireSpanConfig:
+    """Options of the `expire-span` memory. Spans, ages and the ramp are in environment steps."""
+
+    width: int = 64
+    """Size of the vectors remembered and of the output."""
+    n_layers: int = 2
+    """Transformer layers; each has memories and spans of its own."""
+    n_heads: int = 4
+    """Attention heads; must divide width."""
+    ffn_width: int = 128
+    """Hidden units of each layer's feed-forward half."""
+    max_span: float = 512
+    """L, the longest span that can be predicted, in steps. Costs nothing until it is used."""
+    ramp: float = 16
+    """R, steps over which an expired memory fades before it is deleted; spans learn only there."""
+    initial_span: float = 0.5
+    """Span of every memory before learning, as a fraction of max_span."""
+    temperature: float = 1.0
+    """tau, divides the predictor's logit: larger is slower."""
+    max_live: int | None = None
+    """Most memories held per environment and layer, the present step included; None: no bound."""
+
+    def __post_init__(self) -> None:
+        check_positive(
+            "expire-span",
+            width=self.width,
+            n_layers=self.n_layers,
+            n_heads=self.n_heads,
+            ffn_width=self.ffn_width,
+            max_span=self.max_span,
+            ramp=self.ramp,
+            temperature=self.temperature,
+        )
+        if not 0 < self.initial_span < 1:
+            raise ValueError(
+                f"expire-span: initial_span = {self.initial_span} must lie between 0 and 1: it is "
+                f"a fraction of max_span, for {self.initial_span:g} steps use "
+                f"{min(self.initial_span / self.max_span, 0.5):g}"
+            )
+        if self.max_live is not None and self.max_live < 2:
+            raise ValueError(
+                f"expire-span: max_live = {self.max_live} must be at least 2, the present step and "
+                "one memory; for no memory at all use memory='none'"
+            )
+
+
+class SpanPredictor(nn.Module):
+    """e = L * sigmoid((w . h + b) / tau), a span in steps for each memory of each layer.
+
+    w starts at 0 and b so that every memory starts with the span `initial_span * max_span`.
+    Shapes: (B, L', Y, D) -> (B, L', Y). Source: eq. 4 of the paper.
+    """
+
+    def __init__(self, config: ExpireSpanConfig) -> None:
+        super().__init__()
+        self.max_span, self.temperature = config.max_span, config.temperature
+        logit = -math.log(1 / config.initial_span - 1) * config.temperature
+        self.weight_LD = nn.Parameter(torch.zeros(config.n_layers, config.width))
+        self.bias_L = nn.Parameter(torch.full((config.n_layers,), logit))
+
+    def forward(self, hidden_BLYD: Tensor, layers: slice) -> Tensor:
+        weight_LD1, bias_L1 = self.weight_LD[layers, :, None], self.bias_L[layers, None]
+        logit_BLY = torch.matmul(hidden_BLYD, weight_LD1)[..., 0] + bias_L1
+        return self.max_span * torch.sigmoid(logit_BLY / self.temperature)
+
+
+class ExpireSpan(SlotTransformer):
+    """Every memory of every layer is kept for a span predicted from the memory itself.
+
+    Spans are computed anew from the remembered vectors whenever they are needed. So the predictor
+    learns from memories far older than the gradient window, and after an update of the weights no
+    stale span is about.
+
+    Source: Sukhbaatar et al. 2021, arXiv:2105.06548. Differs from the authors' language model in
+    what reinforcement learning needs: each environment expires its own memories (theirs go by the
+    minimum over the batch), memories expire inside the current segment as they would step by step,
+    a step attends to itself (so no step is without a key), and position is the age in log-spaced
+    buckets, the same however the segments are cut.
+    """
+
+    def __init__(self, dim_in: int, config: ExpireSpanConfig) -> None:
+        super().__init__(
+            dim_in,
+            width=config.width,
+            n_layers=config.n_layers,
+            n_heads=config.n_heads,
+            ffn_width=config.ffn_width,
+            ramp=config.ramp,
+            max_live=config.max_live,
+        )
+        self.span_predictor = SpanPredictor(config)
+
+    def spans(self, hidden_BLYD: Tensor, layers: slice) -> Tensor:
+        return self.span_predictor(hidden_BLYD, layers)  # type: ignore[no-any-return]

@@ -1,0 +1,290 @@
+"""A pre-norm transformer whose layers keep past inputs in slots and read them by attention.
+
+How long a memory is kept, its *span*, is the one thing sub-classes decide: predicted from the
+memory itself (`ExpireSpan`), a constant (`TransformerXL`), or zero (`NoMemory`).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import FeedForward, MemoryAttention, age_scales, scale_residual_outputs
+from .contract import Aux, LiveMemories, Memory
+from .segment import (
+    Keys,
+    Stretches,
+    gather_stretches,
+    segment_keys,
+    stretch_steps,
+    take,
+    take_rows,
+    within_capacity,
+)
+from .span_mask import soft_mask, span_penalty
+
+SLOT_CHUNK = 16
+"""Slots are added and removed this many at a time; on CUDA also the steps between two looks."""
+
+
+class SlotState(NamedTuple):
+    """The memories of every environment and layer, in no particular order.
+
+    hidden_BLSD: what each layer was given at the step remembered; anything in an empty slot.
+    age_BLS: steps since then, float, 0 for the step just taken; inf marks an empty slot.
+    evicted_B: memories dropped alive since the episode began because `max_live` was reached.
+    """
+
+    hidden_BLSD: Tensor
+    age_BLS: Tensor
+    evicted_B: Tensor
+
+
+class LayerRead(NamedTuple):
+    """What one layer read: the span of every key, and the stretches' keys that could be read."""
+
+    span_BK: Tensor
+    stretches: Stretches
+    readable_BNCW: Tensor
+    evicted_BT: Tensor
+
+
+class SlotTransformer(Memory):
+    """Transformer layers over expiring memories; each environment expires its own.
+
+    A memory is read while its soft mask is above 0 and deleted for good at the first step at which
+    it is not. `max_live` bounds the memories of one environment and layer, the step itself
+    included: past it the memory with the least remaining span goes, and is counted in the state.
+
+    Gradients stop at the state: memories from before the segment are constants, but the spans and
+    the keys and values made from them are not.
+    """
+
+    def __init__(
+        self,
+        dim_in: int,
+        *,
+        width: int,
+        n_layers: int,
+        n_heads: int,
+        ffn_width: int,
+        ramp: float,
+        max_live: int | None,
+    ) -> None:
+        super().__init__()
+        self.dim_in, self.dim_out = dim_in, width
+        self.width, self.n_layers, self.ramp, self.max_live = width, n_layers, ramp, max_live
+        self.embed = nn.Linear(dim_in, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(n_layers))
+        self.attentions = nn.ModuleList(MemoryAttention(width, n_heads) for _ in range(n_layers))
+        self.ffns = nn.ModuleList(FeedForward(width, ffn_width) for _ in range(n_layers))
+        self.final_norm = nn.LayerNorm(width)
+        for attention, ffn in zip(self.attentions, self.ffns, strict=True):
+            scale_residual_outputs(attention, ffn, n_layers)
+
+    @abstractmethod
+    def spans(self, hidden_BLYD: Tensor, layers: slice) -> Tensor:
+        """Spans in steps, (B, L', Y), of Y memories (B, L', Y, D) of each of the L' `layers`."""
+
+    def initial_state(self, batch_size: int) -> SlotState:
+        """No memories. See `Memory.initial_state`."""
+        shape = (batch_size, self.n_layers, SLOT_CHUNK)
+        like = self.embed.weight
+        return SlotState(
+            hidden_BLSD=like.new_zeros(*shape, self.width),
+            age_BLS=like.new_full(shape, torch.inf),
+            evicted_B=like.new_zeros(batch_size, dtype=torch.int64),
+        )
+
+    def live(self, state: SlotState) -> LiveMemories:
+        """The memories the step just taken could read. See `Memory.live`."""
+        return LiveMemories(state.age_BLS)
+
+    # ---------------------------------------------------------------------------------- acting
+
+    @torch.no_grad()
+    def step(self, x_BE: Tensor, state: SlotState, starts_B: Tensor) -> tuple[Tensor, SlotState]:
+        """See `Memory.step`. What can be read does not depend on x: it is settled for all layers
+        first, then each layer reads."""
+        starts_B = starts_B.bool()
+        age_BLS = torch.where(starts_B[:, None, None], torch.inf, state.age_BLS + 1)
+        spans_BLS = self.spans(state.hidden_BLSD, slice(None))
+        remaining_BLS = torch.where(age_BLS.isfinite(), spans_BLS - age_BLS, -torch.inf)
+        slots = self._fit_slots(state.hidden_BLSD, age_BLS, remaining_BLS)
+        hidden_BLSD, age_BLS, remaining_BLS = slots
+
+        mask_BLS = (1 + remaining_BLS / self.ramp).clamp(0, 1)
+        dead_BLS = mask_BLS <= 0
+        # The deadest slot takes the new memory; when all are alive that is the eviction rule.
+        slot_BL1 = remaining_BLS.argmin(-1, keepdim=True)
+        evicted_B = (~dead_BLS.gather(-1, slot_BL1)).sum((1, 2))
+        age_BLS = age_BLS.masked_fill(dead_BLS, torch.inf).scatter(-1, slot_BL1, 0.0)
+        # Dead slots are overwritten too: whatever they held, NaN included, is gone.
+        write_BLS = dead_BLS.scatter(-1, slot_BL1, True)
+        log_mask_BLS = mask_BLS.log().scatter(-1, slot_BL1, 0.0)
+        decay_BLSJ = torch.exp(-age_BLS[..., None] / age_scales(age_BLS))
+
+        x_BD = self.embed(x_BE)
+        new_BLSD = torch.empty_like(hidden_BLSD)
+        for i in range(self.n_layers):
+            z_BD = self.norms[i](x_BD)
+            torch.where(
+                write_BLS[:, i, :, None], z_BD[:, None], hidden_BLSD[:, i], out=new_BLSD[:, i]
+            )
+            x_BD = x_BD + self.attentions[i].read_slots(
+                z_BD, new_BLSD[:, i], decay_BLSJ[:, i], log_mask_BLS[:, i]
+            )
+            x_BD = x_BD + self.ffns[i](x_BD)
+        evicted_B = state.evicted_B.masked_fill(starts_B, 0) + evicted_B
+        return self.final_norm(x_BD), SlotState(new_BLSD, age_BLS, evicted_B)
+
+    def _fit_slots(
+        self, hidden_BLSD: Tensor, age_BLS: Tensor, remaining_BLS: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Give every layer a free slot while `max_live` allows, and drop slots nobody uses."""
+        n_slots = age_BLS.shape[-1]
+        wanted = self._slots_wanted(n_slots, remaining_BLS)
+        if wanted < n_slots:
+            kept_BLS = remaining_BLS.topk(wanted, dim=-1, sorted=False).indices
+            return (
+                hidden_BLSD.gather(2, kept_BLS[..., None].expand(-1, -1, -1, self.width)),
+                age_BLS.gather(2, kept_BLS),
+                remaining_BLS.gather(2, kept_BLS),
+            )
+        if wanted > n_slots:
+            grow = wanted - n_slots
+            return (
+                F.pad(hidden_BLSD, (0, 0, 0, grow)),
+                F.pad(age_BLS, (0, grow), value=torch.inf),
+                F.pad(remaining_BLS, (0, grow), value=-torch.inf),
+            )
+        return hidden_BLSD, age_BLS, remaining_BLS
+
+    def _slots_wanted(self, n_slots: int, remaining_BLS: Tensor) -> int:
+        """How many slots the next memory needs.
+
+        Counting the live makes the host wait for the device. A CPU is asked at every step; on CUDA
+        a slot is added blindly at each step, and the count taken when a chunk of them is full.
+        """
+        limit = self.max_live or n_slots + SLOT_CHUNK
+        on_cpu = not remaining_BLS.is_cuda
+        if n_slots < limit and not on_cpu and n_slots % SLOT_CHUNK:
+            return n_slots + 1
+        if n_slots == limit and not on_cpu:
+            return n_slots
+        live = int((remaining_BLS > -self.ramp).sum(-1).max())
+        if on_cpu:
+            wanted = -(-(live + 1) // SLOT_CHUNK) * SLOT_CHUNK
+            if wanted <= n_slots <= wanted + 2 * SLOT_CHUNK and n_slots <= limit:
+                return n_slots  # a few slots too many cost less than a copy
+        else:
+            wanted = -(-live // SLOT_CHUNK) * SLOT_CHUNK + 1  # off the chunk until it is full
+        return min(wanted, limit)
+
+    # -------------------------------------------------------------------------------- learning
+
+    def unroll(
+        self, x_BTE: Tensor, state: SlotState, starts_BT: Tensor
+    ) -> tuple[Tensor, SlotState, Aux]:
+        """See `Memory.unroll`."""
+        T = x_BTE.shape[1]
+        empty_BLS1 = state.age_BLS.isinf()[..., None]
+        carried_BLSD = state.hidden_BLSD.detach().masked_fill(empty_BLS1, 0.0)
+        episode_BT = starts_BT.bool().cumsum(1)
+        x_BTD = self.embed(x_BTE)
+        span_loss = x_BTD.new_zeros(())
+        memories, reads = [], []
+        for i in range(self.n_layers):
+            z_BTD = self.norms[i](x_BTD)
+            memories_BKD = torch.cat([carried_BLSD[:, i], z_BTD], dim=1)
+            keys = segment_keys(state.age_BLS[:, i], episode_BT)
+            y_BTD, read, penalty = self._read_segment(i, z_BTD, memories_BKD, keys, episode_BT)
+            x_BTD = x_BTD + y_BTD
+            x_BTD = x_BTD + self.ffns[i](x_BTD)
+            span_loss = span_loss + penalty
+            memories.append(memories_BKD.detach())
+            reads.append(read)
+        live_BTL = torch.stack([r.readable_BNCW.sum(-1).flatten(1)[:, :T] for r in reads], -1) - 1
+        evicted_BT = torch.stack([read.evicted_BT for read in reads]).sum(0)
+        span_BTL = torch.stack([read.span_BK[:, -T:] for read in reads], -1)
+        state = self._pack(memories, reads, state.evicted_B, evicted_BT, episode_BT)
+        return self.final_norm(x_BTD), state, Aux(span_loss, span_BTL, live_BTL, evicted_BT.sum(1))
+
+    def _read_segment(
+        self, layer: int, z_BTD: Tensor, memories_BKD: Tensor, keys: Keys, episode_BT: Tensor
+    ) -> tuple[Tensor, LayerRead, Tensor]:
+        """One layer's attention over a segment, what it read, and its span penalty."""
+        B, T, D = z_BTD.shape
+        attention = self.attentions[layer]
+        steps_NC = stretch_steps(T, z_BTD.device)
+        N, C = steps_NC.shape
+        span_BK = self.spans(memories_BKD[:, None], slice(layer, layer + 1))[:, 0]
+        end_BK = keys.birth_BK + span_BK.detach() + self.ramp
+        stretches = gather_stretches(keys, end_BK, episode_BT, steps_NC)
+        span_BNW = take(span_BK, stretches.index_BNW)
+        mask_BNCW = soft_mask(span_BNW[:, :, None], stretches.age_BNCW, self.ramp)
+        readable_BNCW = stretches.visible_BNCW & (mask_BNCW > 0)
+        evicted_BT = episode_BT.new_zeros(B, T)
+        if self.max_live is not None and memories_BKD.shape[1] > self.max_live:
+            fits_BTK = within_capacity(end_BK, keys, episode_BT, self.max_live)
+            evicted_BT = _evictions(fits_BTK, keys, end_BK, episode_BT)
+            index_BNCW = stretches.index_BNW[:, :, None].expand_as(readable_BNCW)
+            readable_BNCW = readable_BNCW & fits_BTK[:, steps_NC].gather(-1, index_BNCW)
+
+        log_mask_BNCW = torch.where(readable_BNCW, mask_BNCW, 1.0).log()
+        log_mask_BNCW = log_mask_BNCW.masked_fill(~readable_BNCW, -torch.inf)
+        origin_N = steps_NC[:, 0] + C // 2  # positions count from the middle of each stretch
+        q_MHCx = attention.queries(
+            z_BTD[:, steps_NC].view(B * N, C, D), (steps_NC[0] - origin_N[0]).to(z_BTD)
+        )
+        kv_MWY = take_rows(attention.keys_values(memories_BKD), stretches.index_BNW)
+        birth_BNW = take(keys.birth_BK, stretches.index_BNW) - origin_N[:, None]
+        y_MCD = attention.read(q_MHCx, kv_MWY, birth_BNW.flatten(0, 1), log_mask_BNCW.flatten(0, 1))
+        # Queries that fill up the last stretch repeat its last step: they do not pay again.
+        paying_BNCW = readable_BNCW.flatten(1, 2)[:, :T]
+        paying_BNCW = F.pad(paying_BNCW, (0, 0, 0, N * C - T)).view_as(readable_BNCW)
+        penalty = span_penalty(span_BNW, stretches.age_BNCW, self.ramp, paying_BNCW) / (B * T)
+        read = LayerRead(span_BK.detach(), stretches, readable_BNCW, evicted_BT)
+        return y_MCD.view(B, N * C, D)[:, :T], read, penalty
+
+    @torch.no_grad()
+    def _pack(
+        self,
+        memories: list[Tensor],
+        reads: list[LayerRead],
+        evicted_B: Tensor,
+        evicted_BT: Tensor,
+        episode_BT: Tensor,
+    ) -> SlotState:
+        """The state after the last step: what that step could read, in as few slots as hold it."""
+        live = max(int(read.readable_BNCW[:, -1, -1].sum(-1).max()) for read in reads)
+        n_slots = -(-live // SLOT_CHUNK) * SLOT_CHUNK
+        hidden, ages = [], []
+        for memories_BKD, read in zip(memories, reads, strict=True):
+            age_BW = read.stretches.age_BNCW[:, -1, -1]
+            age_BW = age_BW.masked_fill(~read.readable_BNCW[:, -1, -1], torch.inf)
+            age_BW = F.pad(age_BW, (0, n_slots), value=torch.inf)
+            index_BW = F.pad(read.stretches.index_BNW[:, -1], (0, n_slots))
+            age_BS, chosen_BS = age_BW.topk(n_slots, dim=-1, largest=False)
+            ages.append(age_BS)
+            hidden.append(take_rows(memories_BKD, index_BW.gather(1, chosen_BS)[:, None]))
+        this_episode_BT = episode_BT == episode_BT[:, -1:]
+        before_B = torch.where(episode_BT[:, -1] == 0, evicted_B, 0)
+        return SlotState(
+            torch.stack(hidden, 1),
+            torch.stack(ages, 1),
+            before_B + (evicted_BT * this_episode_BT).sum(-1),
+        )
+
+
+def _evictions(fits_BTK: Tensor, keys: Keys, end_BK: Tensor, episode_BT: Tensor) -> Tensor:
+    """Memories dropped alive at each step, (B, T): in at the step before, over the bound now."""
+    steps_T1 = torch.arange(fits_BTK.shape[1], device=fits_BTK.device)[:, None]
+    same_BTK = keys.episode_BK[:, None] == episode_BT[..., None]
+    alive_BTK = same_BTK & (keys.birth_BK[:, None] < steps_T1) & (end_BK[:, None] > steps_T1)
+    fitted_BTK = torch.cat([torch.ones_like(fits_BTK[:, :1]), fits_BTK[:, :-1]], 1)
+    return (alive_BTK & ~fits_BTK & fitted_BTK).sum(-1)
