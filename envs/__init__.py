@@ -1,0 +1,53 @@
+"""The paper's tasks as gymnasium environments; importing this package registers them.
+
+gymnasium 1.x loads no plug-ins: import this package, or write the module into the id, as in
+`gym.make("expire_span.envs:ExpireSpan/Corridor-v0")`. With `gym.make_vec` the same id gives the
+natively vectorised form, which plays the same game without a Python loop over environments.
+
+`ENVIRONMENTS` is the one table of ids and arguments. Tests run over it: an environment added here
+is tested by being here. Default arguments stand in the environment's class, never in the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What is registered under one id. Entry points are "module:name", imported when first used."""
+
+    entry_point: str
+    """The single form, a MiniGrid environment. Its docstring documents the environment. Its
+    `OPTIMAL_RETURN` and `RETURN_WITHOUT_MEMORY` are what a policy can expect per episode."""
+
+    vector_entry_point: str
+    """The vector form, which plays exactly the episodes of the single one."""
+
+    oracle: str
+    """The scripted policy that earns `OPTIMAL_RETURN`."""
+
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of both forms that differ from the defaults of the class."""
+
+
+ENVIRONMENTS: dict[str, Registration] = {
+    "ExpireSpan/Corridor-v0": Registration(
+        entry_point="expire_span.envs.corridor:CorridorEnv",
+        vector_entry_point="expire_span.envs.corridor_vector:CorridorVectorEnv",
+        oracle="expire_span.envs.oracles:CorridorOracle",
+    ),
+}
+
+for _id, _registration in ENVIRONMENTS.items():
+    # Without max_episode_steps: the limit depends on the episode, so the environments truncate.
+    gymnasium.register(
+        id=_id,
+        entry_point=_registration.entry_point,
+        vector_entry_point=_registration.vector_entry_point,
+        kwargs=dict(_registration.arguments),
+    )

@@ -1,0 +1,362 @@
+"""Invariants of every registered environment, then those of the corridor."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.envs.registration import load_env_creator
+from gymnasium.utils.env_checker import check_env as check_with_gymnasium
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from minigrid.core.constants import OBJECT_TO_IDX
+from stable_baselines3.common.env_checker import check_env as check_with_sb3
+
+from expire_span.envs import ENVIRONMENTS
+from expire_span.envs.corridor import COLOURS, CorridorEnv, draw_episode, step_limit
+from expire_span.envs.corridor_vector import CorridorVectorEnv
+from expire_span.envs.oracles import CorridorOracle
+
+CORRIDOR = "ExpireSpan/Corridor-v0"
+
+CASES: list[Any] = [pytest.param(env_id, {}, id=env_id) for env_id in ENVIRONMENTS] + [
+    pytest.param(CORRIDOR, kwargs, id=f"Corridor-{'-'.join(map(str, kwargs.values()))}")
+    for kwargs in (
+        {"min_length": 3, "max_length": 3},
+        {"min_length": 3, "max_length": 8},
+        {"min_length": 4, "max_length": 12, "view_size": 5},
+        {"min_length": 3, "max_length": 9, "view_size": 7},
+        {"min_length": 9, "max_length": 9, "view_size": 11},
+    )
+]
+"""Every registered id with its own arguments, and further arguments worth trying."""
+
+for_every_id = pytest.mark.parametrize("env_id", ENVIRONMENTS)
+for_every_case = pytest.mark.parametrize(("env_id", "kwargs"), CASES)
+
+
+def vector_form(env_id: str, n: int, **kwargs: Any) -> VectorEnv[Any, Any, Any]:
+    return gym.make_vec(
+        env_id, num_envs=n, vectorization_mode="vector_entry_point", **kwargs
+    ).unwrapped
+
+
+def single_forms(env_id: str, n: int, **kwargs: Any) -> VectorEnv[Any, Any, Any]:
+    return SyncVectorEnv(
+        [lambda: gym.make(env_id, **kwargs)] * n, autoreset_mode=AutoresetMode.SAME_STEP
+    )
+
+
+def oracle_of(env_id: str, **kwargs: Any) -> Any:
+    make_oracle: Callable[..., Any] = load_env_creator(ENVIRONMENTS[env_id].oracle)
+    return make_oracle(**kwargs)
+
+
+def documented(env_id: str) -> Any:
+    return load_env_creator(ENVIRONMENTS[env_id].entry_point)
+
+
+def play_to_the_end(
+    env: VectorEnv[Any, Any, Any], oracle: Any, n_episodes: int, seed: int = 0
+) -> tuple[list[float], list[bool]]:
+    """Returns and successes of the first `n_episodes` to end."""
+    obs, _ = env.reset(seed=seed)
+    starts = np.ones(env.num_envs, np.bool_)
+    running = np.zeros(env.num_envs)
+    returns: list[float] = []
+    successes: list[bool] = []
+    while len(returns) < n_episodes:
+        obs, rewards, terminated, truncated, infos = env.step(oracle.act(obs, starts))
+        starts = terminated | truncated
+        running += rewards
+        returns += running[starts].tolist()
+        if starts.any():
+            successes += infos["final_info"]["is_success"][starts].tolist()
+        running[starts] = 0
+    return returns[:n_episodes], successes[:n_episodes]
+
+
+def assert_same(left: Any, right: Any, where: str) -> None:
+    """Equal in value, type and dtype; dicts, tuples and arrays of objects entry by entry."""
+    assert type(left) is type(right), where
+    if isinstance(left, dict):
+        assert left.keys() == right.keys(), where
+        for key in left:
+            assert_same(left[key], right[key], f"{where}[{key!r}]")
+    elif isinstance(left, tuple) or (isinstance(left, np.ndarray) and left.dtype == object):
+        assert len(left) == len(right), where
+        for i, pair in enumerate(zip(left, right, strict=True)):
+            assert_same(*pair, f"{where}[{i}]")
+    elif isinstance(left, np.ndarray):
+        assert left.dtype == right.dtype, f"{where}: {left.dtype}, {right.dtype}"
+        np.testing.assert_array_equal(left, right, err_msg=where)
+    else:
+        assert left == right, where
+
+
+# every environment
+
+
+@for_every_id
+@pytest.mark.filterwarnings("ignore:The system font")  # MiniGrid's window asks for a file name
+@pytest.mark.filterwarnings("error")
+def test_checkers_of_gymnasium_and_sb3_pass_without_a_warning(
+    env_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")  # the checker opens a window
+    check_with_gymnasium(gym.make(env_id).unwrapped)
+    check_with_sb3(gym.make(env_id).unwrapped)
+
+
+@for_every_id
+def test_id_names_its_module_for_those_who_did_not_import_it(env_id: str) -> None:
+    env = gym.make(f"expire_span.envs:{env_id}")
+    assert env.spec is not None and env.spec.id == env_id
+    assert gym.make_vec(f"expire_span.envs:{env_id}", num_envs=3).num_envs == 3
+
+
+@for_every_case
+def test_same_seed_and_actions_same_episode(env_id: str, kwargs: dict[str, Any]) -> None:
+    first, second = (gym.make(env_id, **kwargs) for _ in range(2))
+    rng = np.random.default_rng(0)
+    for seed in (7, None, None):
+        assert_same(first.reset(seed=seed), second.reset(seed=seed), "reset")
+        over = False
+        while not over:
+            action = int(rng.integers(3))
+            left, right = first.step(action), second.step(action)
+            for i in range(5):
+                assert_same(left[i], right[i], f"step[{i}]")
+            over = left[2] or left[3]
+
+
+@for_every_case
+@pytest.mark.parametrize("player", ["random", "oracle", "both"])
+def test_vector_form_equals_single_forms_step_by_step(
+    env_id: str, kwargs: dict[str, Any], player: str
+) -> None:
+    n, step, episodes = 5, 0, 0
+    native, sync = vector_form(env_id, n, **kwargs), single_forms(env_id, n, **kwargs)
+    assert native.observation_space == sync.observation_space
+    assert native.single_action_space == sync.single_action_space
+    oracle, rng = oracle_of(env_id), np.random.default_rng(1)
+    assert_same(native.reset(seed=3), sync.reset(seed=3), "reset")
+    obs, starts = native.reset(seed=11)[0], np.ones(n, np.bool_)
+    assert_same(obs, sync.reset(seed=11)[0], "obs")
+
+    while step < 300 or episodes < 2 * n:
+        actions = oracle.act(obs, starts)
+        wander = {"random": 1.0, "oracle": 0.0, "both": 0.1}[player]
+        actions = np.where(rng.random(n) < wander, rng.integers(3, size=n), actions)
+        left, right = native.step(actions), sync.step(actions)
+        for name, ours, theirs in zip(
+            ("obs", "rewards", "terminated", "truncated", "infos"), left, right, strict=True
+        ):
+            assert_same(ours, theirs, f"step {step}: {name}")
+        obs, starts = left[0], left[2] | left[3]
+        episodes += int(starts.sum())
+        step += 1
+
+
+@for_every_id
+def test_vector_form_takes_seeds_as_gymnasium_does(env_id: str) -> None:
+    native, sync = vector_form(env_id, 3), single_forms(env_id, 3)
+    for seed in (5, [9, 8, 7], [4, None, 2], None):
+        options = {"reset_mask": np.array([True, False, True])} if seed is None else None
+        left = native.reset(seed=seed, options=options)  # type: ignore[arg-type]
+        right = sync.reset(seed=seed, options=options and dict(options))  # type: ignore[arg-type]
+        assert_same(left, right, f"seed {seed}")
+    with pytest.raises(ValueError, match="seed has 2 entries for num_envs = 3"):
+        native.reset(seed=[1, 2])  # type: ignore[arg-type]
+
+
+@for_every_id
+def test_arrays_returned_stay_as_they_are(env_id: str) -> None:
+    env = vector_form(env_id, 4)
+    obs, infos = env.reset(seed=0)
+    kept = obs.copy(), infos["memory"]["cue"].copy()
+    for _ in range(5):
+        env.step(np.full(4, 2))
+    np.testing.assert_array_equal(obs, kept[0])
+    np.testing.assert_array_equal(infos["memory"]["cue"], kept[1])
+
+
+@for_every_id
+def test_unseeded_environments_differ(env_id: str) -> None:
+    # 64 environments under one generator state would all see the same cue
+    obs, _ = vector_form(env_id, 64).reset()
+    assert len(np.unique(obs, axis=0)) > 1
+
+
+@for_every_case
+def test_oracle_earns_the_documented_return(env_id: str, kwargs: dict[str, Any]) -> None:
+    env = vector_form(env_id, 32, **kwargs)
+    returns, successes = play_to_the_end(env, oracle_of(env_id), n_episodes=200)
+    assert returns == [documented(env_id).OPTIMAL_RETURN] * 200
+    assert all(successes)
+
+
+@for_every_case
+def test_oracle_without_memory_earns_what_is_documented_for_it(
+    env_id: str, kwargs: dict[str, Any]
+) -> None:
+    env, n_episodes = vector_form(env_id, 64, **kwargs), 1000
+    oracle = oracle_of(env_id, remember=False, seed=0)
+    returns, _ = play_to_the_end(env, oracle, n_episodes)
+    # returns lie in [0, 1], so their standard deviation is at most 0.5; five standard errors
+    expected = documented(env_id).RETURN_WITHOUT_MEMORY
+    assert abs(np.mean(returns) - expected) < 5 * 0.5 / np.sqrt(n_episodes)
+
+
+@for_every_case
+def test_rendering_gives_pictures_of_one_size_in_both_forms(
+    env_id: str, kwargs: dict[str, Any]
+) -> None:
+    env = gym.make(env_id, render_mode="rgb_array", tile_size=8, **kwargs)
+    native = vector_form(env_id, 2, render_mode="rgb_array", tile_size=8, **kwargs)
+    native.reset(seed=4)
+    shapes = set()
+    for seed in (4, None, None):
+        env.reset(seed=seed)
+        frame: Any = env.render()
+        assert frame.dtype == np.uint8 and frame.ndim == 3 and frame.any()
+        shapes.add(frame.shape)
+        if seed == 4:
+            for action in (2, 0, 2, 1):
+                env.step(action)
+                native.step(np.full(2, action))
+            frames: Any = native.render()
+            np.testing.assert_array_equal(frames[0], env.render())
+    assert len(shapes) == 1
+    assert vector_form(env_id, 2, **kwargs).render() is None
+
+
+# the corridor
+
+
+def test_cue_is_in_view_at_reset_and_out_of_view_after_one_step() -> None:
+    env = CorridorVectorEnv(64, min_length=4)
+    obs, infos = env.reset(seed=0)
+    cells = obs.reshape(64, -1, 3)
+    assert ((cells[..., 0] == OBJECT_TO_IDX["ball"]).sum(1) == 1).all()
+    assert (infos["memory"]["cue"] == 0).all()
+    obs, *_, infos = env.step(np.full(64, 2))
+    assert not (obs.reshape(64, -1, 3)[..., 0] == OBJECT_TO_IDX["ball"]).any()
+    assert (infos["memory"]["cue"] == -1).all()
+
+
+@pytest.mark.parametrize("view_size", [3, 5, 7])
+def test_marks_follow_what_is_seen_and_where_the_agent_stands(view_size: int) -> None:
+    env = CorridorEnv(min_length=3, max_length=9, view_size=view_size)
+    rng, decisions, cues = np.random.default_rng(0), 0, 0
+    for seed in range(20):
+        obs, info = env.reset(seed=seed)
+        over = False
+        while not over:
+            sees_ball = (obs.reshape(-1, 3)[:, 0] == OBJECT_TO_IDX["ball"]).any()
+            at_junction = tuple(env.agent_pos) == (env.episode.length, 2)
+            assert info["memory"] == {
+                "cue": 0 if sees_ball else -1,
+                "decision": 0 if at_junction else -1,
+            }
+            cues += sees_ball
+            decisions += at_junction
+            obs, _, terminated, truncated, info = env.step(int(rng.integers(3)))
+            over = terminated or truncated
+            assert ("is_success" in info) == over
+    assert cues and decisions
+
+
+def test_only_the_cues_colour_pays() -> None:
+    env = CorridorEnv(min_length=3, max_length=6)
+    for seed in range(40):
+        env.reset(seed=seed)
+        length, cue, upper_goal = env.episode
+        for turn, colour in ((0, upper_goal), (1, 1 - upper_goal)):
+            env.reset(seed=seed)
+            for action in [2] * (length - 1) + [turn]:
+                _, reward, terminated, _, _ = env.step(action)
+                assert reward == 0 and not terminated
+            _, reward, terminated, truncated, info = env.step(2)
+            assert terminated and not truncated
+            assert reward == float(colour == cue) and info["is_success"] is (colour == cue)
+
+
+def test_ball_blocks_and_cannot_be_picked_up() -> None:
+    env = CorridorEnv()
+    env.reset(seed=0)
+    env.step(0)  # facing the ball
+    for action in (2, 2):
+        env.step(action)
+        assert tuple(env.agent_pos) == (1, 2) and env.carrying is None
+    with pytest.raises(ValueError, match="action = 3 is none of 0"):
+        env.step(3)
+
+
+def test_lengths_cues_and_sides_are_drawn_evenly() -> None:
+    rng, draws = np.random.default_rng(0), 8000
+    episodes = [draw_episode(rng, 3, 10) for _ in range(draws)]
+    for share, counts in (
+        (1 / 8, Counter(episode.length for episode in episodes)),
+        (1 / 4, Counter((episode.cue, episode.upper_goal) for episode in episodes)),
+    ):
+        assert len(counts) == round(1 / share)
+        bound = 5 * np.sqrt(draws * share * (1 - share))
+        assert all(abs(count - draws * share) < bound for count in counts.values())
+    assert {episode.length for episode in episodes} == set(range(3, 11))
+    assert len(COLOURS) == 2
+
+
+@pytest.mark.parametrize("length", [3, 20])
+def test_step_limit_truncates_without_success(length: int) -> None:
+    assert step_limit(length) == 4 * length + 20
+    env = CorridorEnv(min_length=length, max_length=length)
+    env.reset(seed=0)
+    for step in range(1, step_limit(length) + 1):
+        _, reward, terminated, truncated, info = env.step(0)
+        assert reward == 0 and not terminated
+        over = step == step_limit(length)
+        assert truncated == over and info.get("is_success") is (False if over else None)
+
+
+@pytest.mark.parametrize("make", [CorridorEnv, CorridorVectorEnv])
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"min_length": 2}, "min_length = 2 is below 3"),
+        ({"min_length": 9, "max_length": 8}, "max_length = 8 is below min_length = 9"),
+        ({"view_size": 4}, "view_size = 4 is not an odd number"),
+        ({"view_size": 1}, "view_size = 1 is not an odd number"),
+    ],
+)
+def test_invalid_arguments_are_named(
+    make: Callable[..., Any], kwargs: dict[str, int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(**kwargs)
+
+
+def test_vector_form_names_what_it_cannot_do() -> None:
+    with pytest.raises(ValueError, match="num_envs = 0 is below 1"):
+        CorridorVectorEnv(0)
+    with pytest.raises(ValueError, match="render_mode = 'human'"):
+        CorridorVectorEnv(2, render_mode="human")
+    env = CorridorVectorEnv(2)
+    with pytest.raises(gym.error.ResetNeeded, match="before the first reset"):
+        env.step(np.zeros(2, np.int64))
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"shape \(3,\), not \(2,\)"):
+        env.step(np.zeros(3, np.int64))
+    with pytest.raises(ValueError, match="hold other values than 0"):
+        env.step(np.array([0, 3]))
+    with pytest.raises(ValueError, match="is not a bool array of shape"):
+        env.reset(options={"reset_mask": np.array([1, 0])})
+
+
+def test_oracle_must_start_where_episodes_start() -> None:
+    obs, _ = CorridorVectorEnv(2).reset(seed=0)
+    with pytest.raises(ValueError, match="starts_B marks 1 of 2"):
+        CorridorOracle().act(obs, np.array([True, False]))
