@@ -242,7 +242,8 @@ class SlotTransformer(Memory):
             z_BTD[:, steps_NC].view(B * N, C, D), (steps_NC[0] - origin_N[0]).to(z_BTD)
         )
         kv_MWY = take_rows(attention.keys_values(memories_BKD), stretches.index_BNW)
-        birth_BNW = take(keys.birth_BK, stretches.index_BNW) - origin_N[:, None]
+        # Keys gathered but not readable may lie far ahead, where exp would overflow.
+        birth_BNW = (take(keys.birth_BK, stretches.index_BNW) - origin_N[:, None]).clamp(max=C)
         y_MCD = attention.read(q_MHCx, kv_MWY, birth_BNW.flatten(0, 1), log_mask_BNCW.flatten(0, 1))
         # Queries that fill up the last stretch repeat its last step: they do not pay again.
         paying_BNCW = readable_BNCW.flatten(1, 2)[:, :T]
