@@ -91,6 +91,14 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             self.memory.dim_out, self.net_arch, self.activation_fn, device=self.device
         )
 
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        if self.ortho_init:
+            # Values start near 0. SB3's gain of 1 is meant for tanh features; behind the memory's
+            # normalised output it gives values of +-2, and where episodes are cut by time limits
+            # and bootstrapped, a value that is far too high teaches the agent to wait for the cut.
+            nn.init.orthogonal_(self.value_net.weight, gain=0.01)
+
     # ---------------------------------------------------------------------------------- acting
 
     def initial_state(self, n_envs: int) -> State:

@@ -127,10 +127,10 @@ class CorridorEnv(MiniGridEnv):
 
     ## Action space
 
-    `Discrete(3)`: 0 turn left, 1 turn right, 2 move forward. The ball blocks like a wall and
-    cannot be picked up. The corridor is too narrow to turn in: a turn to face a wall does nothing,
-    so the agent can turn beside the ball and at the junction only. That keeps exploration out of
-    the task: a random policy reaches the goals in most episodes, and what is left is memory.
+    `Discrete(3)`: 0 turn left, 1 turn right, 2 move forward. The corridor is too narrow to turn in:
+    a turn does nothing unless it makes the agent face a goal. So the agent can wait or walk east,
+    and at the junction choose a side, once. That keeps exploration out of the task: a random
+    policy reaches the goals in nearly all episodes, and what is left is memory.
 
     ## Observation space
 
@@ -224,7 +224,7 @@ class CorridorEnv(MiniGridEnv):
             raise ValueError(
                 f"action = {action!r} is none of 0 (turn left), 1 (turn right), 2 (move forward)"
             )
-        if self._faces_wall_after(action):
+        if action != self.actions.forward and not self._faces_goal_after(action):
             action = self.actions.done  # MiniGrid's action that does nothing
         obs, reward, terminated, truncated, _ = super().step(action)
         info: dict[str, Any] = {"memory": self._marks()}
@@ -232,13 +232,10 @@ class CorridorEnv(MiniGridEnv):
             info["is_success"] = bool(reward)
         return obs["image"].reshape(-1), float(reward), terminated, truncated, info
 
-    def _faces_wall_after(self, action: int) -> bool:
-        """Whether `action` is a turn for which the corridor is too narrow."""
-        if action == self.actions.forward:
-            return False
-        turned = (self.agent_dir + (1 if action == self.actions.right else -1)) % 4
+    def _faces_goal_after(self, turn: int) -> bool:
+        turned = (self.agent_dir + (1 if turn == self.actions.right else -1)) % 4
         cell = self.grid.get(*(np.array(self.agent_pos) + DIR_TO_VEC[turned]))
-        return cell is not None and cell.type == "wall"
+        return cell is not None and cell.type == "goal"
 
     def lay_out(self, episode: Episode) -> None:
         """Build the grid of `episode` and put the agent at its start."""

@@ -160,7 +160,7 @@ class CorridorVectorEnv(VectorEnv[NDArray[np.uint8], NDArray[np.int64], NDArray[
 
         turned_B = (self._heading_B + TURN[action_B]) % 4
         beside_B = self._map_BM[self._envs_B, self._position_B + self._stride_by_heading[turned_B]]
-        self._heading_B = np.where(beside_B == WALL, self._heading_B, turned_B)
+        self._heading_B = np.where(beside_B >= GOAL, turned_B, self._heading_B)
         self._position_B = np.where(moves_B, ahead_B, self._position_B)
         self._steps_B += 1
         terminated_B = moves_B & (code_B >= GOAL)

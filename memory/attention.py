@@ -13,6 +13,9 @@ from torch import Tensor, nn
 N_AGE_SCALES = 8
 """Position enters the logits as a learned mix of exp(-age / tau), tau = 1, 4, 16, ... 4^7 steps."""
 
+QUERY_GAIN = 2.0
+"""Standard deviation of the attention logits at initialisation."""
+
 
 def age_scales(like: Tensor) -> Tensor:
     """The time constants tau in steps, (J,)."""
@@ -99,8 +102,19 @@ class FeedForward(nn.Sequential):
         )
 
 
-def scale_residual_outputs(attention: MemoryAttention, ffn: FeedForward, n_layers: int) -> None:
-    """Shrink what each layer first adds to the residual stream, as GPT-2 does, by sqrt(2 L)."""
-    with torch.no_grad():
-        for linear in (attention.out, ffn[-1]):
-            linear.weight.div_(math.sqrt(2 * n_layers))
+@torch.no_grad()
+def initialise(attention: MemoryAttention, ffn: FeedForward) -> None:
+    """Orthogonal weights, as SB3 initialises its networks, and sharp queries.
+
+    With torch's default weights the first logits are within +-0.3, so each of N memories gets a
+    share of 1/N, the one that matters too. With these they spread by +-2, some head happens to
+    favour it, and reinforcement learning, which sees few decisions, has a gradient to start from.
+    """
+    for weight in (attention.query.weight, *attention.key_value.weight.chunk(2)):
+        nn.init.orthogonal_(weight)
+    attention.query.weight.mul_(QUERY_GAIN)
+    nn.init.orthogonal_(attention.out.weight)
+    nn.init.orthogonal_(ffn[1].weight, gain=math.sqrt(2))
+    nn.init.orthogonal_(ffn[3].weight)
+    for linear in (ffn[1], ffn[3]):
+        nn.init.zeros_(linear.bias)

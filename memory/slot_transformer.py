@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import FeedForward, MemoryAttention, age_scales, scale_residual_outputs
+from .attention import FeedForward, MemoryAttention, age_scales, initialise
 from .contract import Aux, LiveMemories, Memory
 from .segment import (
     Keys,
@@ -83,8 +83,10 @@ class SlotTransformer(Memory):
         self.attentions = nn.ModuleList(MemoryAttention(width, n_heads) for _ in range(n_layers))
         self.ffns = nn.ModuleList(FeedForward(width, ffn_width) for _ in range(n_layers))
         self.final_norm = nn.LayerNorm(width)
+        nn.init.orthogonal_(self.embed.weight)
+        nn.init.zeros_(self.embed.bias)
         for attention, ffn in zip(self.attentions, self.ffns, strict=True):
-            scale_residual_outputs(attention, ffn, n_layers)
+            initialise(attention, ffn)
 
     @abstractmethod
     def spans(self, hidden_BLYD: Tensor, layers: slice) -> Tensor:

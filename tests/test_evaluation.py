@@ -1,0 +1,136 @@
+"""Evaluation: fresh episodes without bias, and figures that agree with a count by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from expire_span.agents import MemoryPPO, make_vec_env
+from expire_span.memory import MEMORIES
+from expire_span.training import Evaluation, evaluate_retention, plots
+
+CORRIDOR = "expire_span.envs:ExpireSpan/Corridor-v0"
+LENGTHS = {"min_length": 4, "max_length": 9}
+
+
+class FixedLengths(gym.Env[Any, Any]):
+    """Episodes of 2 and 12 steps in turn; the return is the length. The first step is a cue, the
+    last one needs it."""
+
+    observation_space = gym.spaces.Box(0, 1, (1,))
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self) -> None:
+        self.limit = 12
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.limit, self.count = 14 - self.limit, 0
+        return np.zeros(1, np.float32), {"memory": {"cue": 0, "decision": -1}}
+
+    def step(self, action: Any) -> Any:
+        self.count += 1
+        decides = self.count == self.limit - 1
+        info = {"memory": {"cue": -1, "decision": 0 if decides else -1}}
+        return np.zeros(1, np.float32), 1.0, self.count == self.limit, False, info
+
+
+def evaluate(memory: str, n_episodes: int, n_envs: int, **options: Any) -> Evaluation:
+    vec_env = DummyVecEnv([FixedLengths for _ in range(n_envs)])
+    model = MemoryPPO("MlpPolicy", vec_env, memory=memory, memory_kwargs=options, n_steps=8)
+    return evaluate_retention(model, vec_env, n_episodes)
+
+
+@pytest.mark.parametrize("n_episodes,n_envs", [(1, 3), (6, 3), (7, 3), (40, 10)])
+def test_every_environment_plays_its_share(n_episodes: int, n_envs: int) -> None:
+    """Short episodes end first, but are counted no more often than long ones."""
+    evaluation = evaluate("none", n_episodes, n_envs)
+    assert evaluation.episodes == n_episodes and evaluation.success_rate is None
+    shares = [len(share) for share in np.array_split(np.arange(n_episodes), n_envs)]
+    lengths = [length for share in shares for length in ([2, 12] * share)[:share]]
+    assert evaluation.mean_length == evaluation.mean_reward == np.mean(lengths)
+    assert evaluation.std_reward == pytest.approx(np.std(lengths))
+    assert evaluation.steps == sum(lengths)
+
+
+def test_a_window_is_counted_right() -> None:
+    """With a window of 5 steps the cue of long episodes is gone at the decision."""
+    evaluation = evaluate("transformer-xl", 8, 2, window=5)
+    live = [min(step, 5) for length in (2, 12) for step in range(length)]
+    assert evaluation.live_memory_mean == pytest.approx([np.mean(live)] * 2)
+    assert evaluation.live_memory_max == 5 and evaluation.cue_recall == 0.5
+    cues = sum(1 <= step <= 5 for length in (2, 12) for step in range(length))
+    assert evaluation.precision == pytest.approx(cues / sum(live))
+    assert evaluation.spans is not None and set(evaluation.spans) == {"cue", "decision", "other"}
+    assert len(evaluation.spans["cue"]) == 8 and (evaluation.spans["cue"] == 5).all()
+
+
+def test_environments_that_have_played_their_share_are_not_counted() -> None:
+    """Of three episodes one is long; a fourth, long too, is played beside it and left out."""
+    evaluation = evaluate("transformer-xl", 3, 2, window=5)
+    assert evaluation.cue_recall == pytest.approx(2 / 3) and evaluation.steps == 16
+    assert evaluation.spans is not None
+    assert sum(map(len, evaluation.spans.values())) == 16
+
+
+def test_the_recorded_episode_says_how_long_each_memory_was_live() -> None:
+    episode = evaluate("transformer-xl", 8, 1, window=5).episode
+    assert episode is not None
+    assert episode.kind_T.tolist() == [0, 1]  # the first episode of the one environment
+    assert episode.last_live_LT.tolist() == [[1, 1]] * 2
+    vec_env = make_vec_env(CORRIDOR, 4, 0, LENGTHS)
+    model = MemoryPPO("MlpPolicy", vec_env, memory="transformer-xl", memory_kwargs={"window": 2})
+    episode = evaluate_retention(model, vec_env, 4, deterministic=False).episode
+    assert episode is not None
+    steps = len(episode.kind_T)
+    expected = np.minimum(np.arange(steps) + 2, steps - 1)
+    assert (episode.last_live_LT == expected).all()
+
+
+def test_evictions_and_the_capacity_are_seen() -> None:
+    evaluation = evaluate("expire-span", 4, 2, max_live=4)
+    assert evaluation.live_memory_max == 3
+    assert evaluation.evicted == 2 * 2 * (12 - 4)  # two long episodes, two layers
+
+
+def test_figures_agree_with_those_of_training() -> None:
+    vec_env = make_vec_env(CORRIDOR, 4, 0, LENGTHS)
+    model = MemoryPPO("MlpPolicy", vec_env, learning_rate=0.0, n_steps=512, seed=0)
+    model.learn(2048)
+    logged = model.logger.name_to_value
+    evaluation = evaluate_retention(model, vec_env, 200, deterministic=False)
+    assert evaluation.live_memory_mean is not None
+    assert np.mean(evaluation.live_memory_mean) == pytest.approx(
+        logged["memory/live_mean"], rel=0.1
+    )
+    assert evaluation.cue_recall == logged["retention/cue_recall"] == 1.0
+    assert evaluation.success_rate == pytest.approx(0.5, abs=0.15)
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_every_memory_is_evaluated_and_drawn(memory: str) -> None:
+    evaluation = evaluate(memory, 4, 2)
+    assert evaluation.mean_reward == 7
+    assert (evaluation.live_memory_mean is None) == (memory in ("gru", "lstm"))
+    assert "episode" not in evaluation.figures()
+    figure = plots.retention(evaluation, memory)
+    figure.canvas.draw()
+    assert figure.get_axes()
+
+
+def test_learning_curves_show_what_there_is() -> None:
+    row = {"time/total_timesteps": 10.0, "rollout/ep_rew_mean": 1.0}
+    assert len(plots.learning_curve([row], "lstm").get_axes()) == 1
+    row |= {"memory/live_mean_layer0": 3.0, "rollout/success_rate": 0.5}
+    upper, lower = plots.learning_curve([row], "expire-span").get_axes()
+    assert (upper.get_ylabel(), lower.get_ylabel()) == ("success rate", "live memories")
+    plots.learning_curve([], "nothing yet").canvas.draw()
+
+
+def test_no_episodes_are_refused() -> None:
+    with pytest.raises(ValueError, match="n_episodes = 0"):
+        evaluate("none", 0, 1)

@@ -1,0 +1,189 @@
+"""Whatever ends a run, what was trained is saved, and the message says where."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from expire_span.agents import MemoryPPO
+from expire_span.agents.checks import NonFiniteError
+from expire_span.train_rl import main
+from expire_span.training import run_directory
+from expire_span.training.metrics_csv import STEPS, MetricsCsv, read_metrics
+from expire_span.training.run_directory import SaveCheckpoints
+
+ROOT = Path(__file__).resolve().parents[1]
+CORRIDOR = ["--env-kwargs", "min_length=4", "max_length=8"]
+QUICK = [
+    *("--total-timesteps", "1024", "--n-envs", "4", "--n-steps", "64", "--eval-episodes", "12"),
+    *("--width", "16", "--wandb", "disabled", "--no-progress"),
+]
+SMALL = ["--n-heads", "2", "--ffn-width", "16"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("runs") / "finished"
+    options = ["--seed", "3"]
+    assert main([*CORRIDOR, *QUICK, *SMALL, *options, "--run-dir", str(run_dir)]) == 0
+    return run_dir
+
+
+def test_a_folder_that_holds_something_is_refused(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
+    assert main([*CORRIDOR, *QUICK, "--run-dir", str(finished)]) == 2
+    assert "is not empty" in (text := capsys.readouterr().err) and "--resume" in text
+    assert {path: path.stat().st_mtime_ns for path in finished.iterdir()} == before
+
+
+def test_ctrl_c_saves_what_was_trained(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    long = ["--total-timesteps", "100000000", "--run-dir", str(run_dir)]
+    command = [sys.executable, str(ROOT / "train_rl.py"), *CORRIDOR, *QUICK, *SMALL, *long]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while not (run_dir / "metrics.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert f"saved in {run_dir / 'model.zip'}" in stderr and "--resume" in stderr
+    assert "Traceback" not in stderr
+    assert MemoryPPO.load(run_dir / "model.zip").num_timesteps > 0
+    assert not (run_dir / "evaluation.json").exists()
+
+
+def test_values_that_are_not_finite_end_training_with_the_model_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(self: MemoryPPO) -> None:
+        raise NonFiniteError("the loss is nan")
+
+    monkeypatch.setattr(MemoryPPO, "train", fail)
+    run_dir = tmp_path / "run"
+    assert main([*CORRIDOR, *QUICK, *SMALL, "--run-dir", str(run_dir)]) == 1
+    assert f"The model is saved in {run_dir}" in capsys.readouterr().err
+    assert MemoryPPO.load(run_dir / "model.zip").num_timesteps == 256
+    assert MemoryPPO.load(run_dir / "rescued_model.zip").num_timesteps == 256
+
+
+def test_an_error_of_the_environment_loses_nothing_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: MemoryPPO) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(MemoryPPO, "train", fail)
+    with pytest.raises(ZeroDivisionError):
+        main([*CORRIDOR, *QUICK, *SMALL, "--run-dir", str(tmp_path / "run")])
+    assert MemoryPPO.load(tmp_path / "run" / "model.zip").num_timesteps == 256
+
+
+class FullDisk:
+    """Stands in for `run_directory._write_whole`: after `room` files the disk is full."""
+
+    def __init__(self, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.room, self.write = room, run_directory._write_whole
+        monkeypatch.setattr(run_directory, "_write_whole", self)
+
+    def __call__(self, path: Path, content: bytes) -> None:
+        self.room -= 1
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.write(path, content)
+
+
+def test_a_full_disk_leaves_the_last_save_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FullDisk(2, monkeypatch)  # room for config.yaml and one checkpoint
+    run_dir = tmp_path / "run"
+    options = ["--checkpoint-interval", "256", "--run-dir", str(run_dir)]
+    assert main([*CORRIDOR, *QUICK, *SMALL, *options]) == 1
+    stderr = capsys.readouterr().err
+    assert "No space left on device" in stderr and "Training goes on" in stderr
+    assert f"{run_dir / 'model.zip'} is the last save, and whole" in stderr
+    assert MemoryPPO.load(run_dir / "model.zip").num_timesteps == 256
+
+
+def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    script = """
+import resource, signal, sys
+from pathlib import Path
+from expire_span.training.run_directory import _write_whole
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    _write_whole(Path(sys.argv[1]), bytes(5000))
+except OSError as error:
+    print(error.strerror)
+"""
+    path = tmp_path / "model.zip"
+    path.write_bytes(b"old")
+    command = [sys.executable, "-c", script, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == os.strerror(errno.EFBIG), (done, resource)
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_without_room_in_the_run_directory_the_model_goes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write = run_directory._write_whole
+
+    def full(path: Path, content: bytes) -> None:
+        if path == tmp_path / "run" / "model.zip":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, content)
+
+    monkeypatch.setattr(run_directory, "_write_whole", full)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    assert main([*CORRIDOR, *QUICK, *SMALL, "--run-dir", str(tmp_path / "run")]) == 1
+    assert f"saved in {tmp_path / 'run-model.zip'}" in capsys.readouterr().err
+    assert MemoryPPO.load(tmp_path / "run-model.zip").num_timesteps == 1024
+
+
+def test_metrics_survive_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    folder = tmp_path / "gone"
+    metrics = MetricsCsv(folder / "metrics.csv", [], warnings.append)
+    metrics.write({"a": 1.0}, {"a": ()}, step=1)
+    metrics.write({"a": 2.0}, {"a": ()}, step=2)
+    assert len(warnings) == 1 and "kept in memory" in warnings[0]
+    folder.mkdir()
+    metrics.write({"a": 3.0, "b": 4.0, "c": 5.0}, {"a": (), "b": (), "c": ("csv",)}, step=3)
+    metrics.write({"b": 6.0}, {"b": ()}, step=4)
+    metrics.close()
+    with (folder / "metrics.csv").open() as file:
+        assert list(csv.reader(file)) == [
+            [STEPS, "a", "b"],
+            *(["1", "1.0", ""], ["2", "2.0", ""], ["3", "3.0", "4.0"], ["4", "", "6.0"]),
+        ]
+    assert read_metrics(folder / "metrics.csv", until=1) == [{STEPS: 1.0, "a": 1.0}]
+
+
+def test_checkpoints_are_saved_at_the_interval(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    run = run_directory.RunDirectory(finished)
+    monkeypatch.setattr(run, "save_checkpoint", lambda model: saved.append(model.num_timesteps))
+    env = "expire_span.envs:ExpireSpan/Corridor-v0"
+    model = MemoryPPO("MlpPolicy", env, n_envs=2, n_steps=8, memory="none")
+    model.learn(160, callback=SaveCheckpoints(run, 40, warnings_are_errors))
+    assert saved == [48, 96, 144]
+
+
+def warnings_are_errors(message: str) -> None:
+    raise AssertionError(message)

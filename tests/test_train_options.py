@@ -1,0 +1,137 @@
+"""Options: every one is there, explained, and refused with advice when it does not fit."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from dataclasses import MISSING, fields, is_dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from expire_span.agents.base import MemoryOnPolicyAlgorithm
+from expire_span.memory import MEMORIES
+from expire_span.train_rl import main
+from expire_span.training import ALGORITHMS, PRESETS, UserError, parse
+from expire_span.training.arguments import as_sections
+from expire_span.training.config import TrainConfig
+
+
+@pytest.mark.parametrize("algo,memory", list(product(ALGORITHMS, MEMORIES)))
+def test_help_lists_every_option(
+    algo: str, memory: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--algo", algo, "--memory", memory, "--help"]) == 0
+    text = capsys.readouterr().out
+    names = {f.name for f in fields(TrainConfig)} - {"algorithm", "memory_options"}
+    for options in (ALGORITHMS[algo].options, MEMORIES[memory].config):
+        names |= {f.name for f in fields(options)}  # type: ignore[arg-type]
+    words = set(text.replace(",", " ").split())
+    assert {f"--{name.replace('_', '-')}" for name in names} <= words
+
+
+def test_every_option_has_a_help_text() -> None:
+    """tyro shows the string below a field; a field without one would have an empty help."""
+    chosen: list[Any] = [TrainConfig, *(kind.options for kind in ALGORITHMS.values())]
+    chosen += [kind.config for kind in MEMORIES.values()]
+    classes: set[Any] = {base for choice in chosen for base in choice.__mro__ if is_dataclass(base)}
+    for cls in classes:
+        body = ast.parse(inspect.getsource(cls)).body[0].body  # type: ignore[attr-defined]
+        for node, below in zip(body, [*body[1:], None], strict=True):
+            if isinstance(node, ast.AnnAssign):
+                assert isinstance(below, ast.Expr), ast.unparse(node)
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_every_hyper_parameter_is_an_option_with_its_default(algo: str) -> None:
+    elsewhere = {  # given by the run's options, or by policy_kwargs as net_arch
+        *("self", "policy", "env", "memory", "memory_kwargs", "n_envs", "seed", "rescue_path"),
+        *("policy_kwargs", "kwargs", "_init_setup_model"),
+    }
+    parameters = {
+        name: parameter.default
+        for cls in (MemoryOnPolicyAlgorithm, ALGORITHMS[algo].build)
+        for name, parameter in inspect.signature(cls.__init__).parameters.items()
+        if name not in elsewhere
+    }
+    options = {f.name: f.default for f in fields(ALGORITHMS[algo].options)}  # type: ignore[arg-type]
+    assert {name: options.get(name, MISSING) for name in parameters} == parameters
+    assert options.keys() - parameters.keys() == {"net_arch", "stats_window_size"}
+
+
+def test_presets_name_existing_options_and_give_way_to_explicit_ones() -> None:
+    for name, algo, memory in product(PRESETS, ALGORITHMS, MEMORIES):
+        parse(["--preset", name, "--algo", algo, "--memory", memory])
+    assert parse([]).preset == "corridor"
+    assert parse(["--env", "expire_span.envs:ExpireSpan/Corridor-v0"]).preset == "corridor"
+    assert parse(["--env", "CartPole-v1"]).preset == "none"
+    assert parse(["--n-steps", "7"]).algorithm.n_steps == 7
+    assert parse(["--preset", "none"]).algorithm == ALGORITHMS["ppo"].options()
+
+
+def test_options_survive_the_way_through_config_yaml(tmp_path: Path) -> None:
+    config = parse(
+        "--env-kwargs a=1 b=[x,2.5] c=text d=null --net-arch 8 4 --span-coef 1e-05 "
+        "--target-kl 0.1 --max-live 9 --tensorboard".split()
+    )
+    assert config.env_kwargs == {"a": 1, "b": ["x", 2.5], "c": "text", "d": None}
+    assert config.algorithm.span_coef == 1e-5
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(as_sections(config)))
+    again = as_sections(parse(["--config", str(path)]))
+    assert again["run"].pop("config") == str(path)
+    assert {**as_sections(config), "run": again["run"] | {"config": None}} == as_sections(config)
+    assert again["algorithm"] == as_sections(config)["algorithm"]
+    assert again["memory_options"] == as_sections(config)["memory_options"]
+
+
+@pytest.mark.parametrize(
+    "argv,says",
+    [
+        (["--memory", "expire-spam"], ["did you mean 'expire-span'", *MEMORIES]),
+        (["--algo", "dqn"], ["unknown algorithm 'dqn'", "ppo, a2c"]),
+        (["--preset", "coridor"], ["did you mean 'corridor'", "none"]),
+        (["--env", "ExpireSpan/Coridor-v0"], ["ExpireSpan/Corridor-v0"]),
+        (["--env", "no_such_module:Env-v0"], ["no_such_module"]),
+        (["--env-kwargs", "colour=red"], ["colour"]),
+        (["--env-kwargs", "max_length=2"], ["max_length = 2", "min_length = 3"]),
+        (["--env-kwargs", "red"], ["name=value"]),
+        (["--max-spam", "3"], ["--max-spam", "--max-span"]),
+        (["--memory", "lstm", "--max-span", "3"], ["--max-span"]),
+        (["--max-span", "-1"], ["max_span = -1", "above 0"]),
+        (["--n-envs", "0"], ["n_envs = 0", "use 1 or more"]),
+        (["--batch-size", "100"], ["batch_size = 100", "n_steps = 64"]),
+        (["--span-coef", "-1"], ["span_coef = -1"]),
+        (["--width", "10", "--n-heads", "4"], ["width"]),
+        (["--device", "abacus"], ["abacus"]),
+        (["--config", "nowhere.yaml"], ["nowhere.yaml", "config.yaml of an earlier run"]),
+        (["--resume", "nowhere"], ["nowhere"]),
+        (["--config", "a", "--resume", "b"], ["give one of them"]),
+    ],
+    ids=lambda value: " ".join(value) if value[0].startswith("--") else "",
+)
+def test_wrong_options_are_explained(
+    argv: list[str],
+    says: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    for words in says:
+        assert words in captured.err
+    assert "Traceback" not in captured.err and not captured.out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["{", "run: {}", "[1]"])
+def test_a_file_that_is_no_config_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"config\.yaml of an earlier run"):
+        parse(["--config", str(path)])

@@ -1,0 +1,135 @@
+"""The command line: what a run leaves behind, and how it is repeated and gone on with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from expire_span.agents import MemoryPPO
+from expire_span.memory import MEMORIES
+from expire_span.train_rl import main
+from expire_span.training import ALGORITHMS, parse
+from expire_span.training.metrics_csv import STEPS, read_metrics
+
+CORRIDOR = ["--env-kwargs", "min_length=4", "max_length=8"]
+QUICK = [
+    *("--total-timesteps", "1024", "--n-envs", "4", "--n-steps", "64", "--eval-episodes", "12"),
+    *("--width", "16", "--wandb", "disabled", "--no-progress"),
+]
+SMALL = ["--n-heads", "2", "--ffn-width", "16"]
+FILES = {
+    "config.yaml",
+    "evaluation.json",
+    "learning_curve.png",
+    "metrics.csv",
+    "model.zip",
+    "retention.png",
+}
+
+
+def lines(run_dir: Path) -> list[dict[str, float]]:
+    """metrics.csv without what depends on the clock."""
+    timed = ("time/fps", "time/time_elapsed")
+    return [
+        {key: value for key, value in row.items() if key not in timed}
+        for row in read_metrics(run_dir / "metrics.csv")
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("runs") / "finished"
+    options = ["--seed", "3", "--tensorboard", "--net-arch", "8", "--max-span", "32"]
+    assert main([*CORRIDOR, *QUICK, *SMALL, *options, "--run-dir", str(run_dir)]) == 0
+    return run_dir
+
+
+def test_a_run_leaves_every_file_and_nothing_partial(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == FILES | {"tensorboard"}
+
+
+def test_evaluation_says_what_is_promised(finished: Path) -> None:
+    figures = json.loads((finished / "evaluation.json").read_text())
+    assert figures["episodes"] == 12 and figures["env_steps"] == 1024
+    assert 0 <= figures["success_rate"] <= 1 and figures["mean_reward"] == figures["success_rate"]
+    assert len(figures["live_memory_mean"]) == 2 and figures["env_steps_per_second"] > 0
+    assert figures["cue_recall"] is None or 0 <= figures["cue_recall"] <= 1
+
+
+def test_the_saved_agent_loads_and_plays(finished: Path) -> None:
+    model = MemoryPPO.load(finished / "model.zip")
+    assert model.num_timesteps == 1024 and model.policy.memory.n_layers == 2
+    action, _ = model.predict(model.observation_space.sample())
+    assert model.action_space.contains(int(action))
+
+
+def test_config_yaml_repeats_the_run(finished: Path, tmp_path: Path) -> None:
+    config = ["--config", str(finished / "config.yaml")]
+    assert main([*config, "--run-dir", str(tmp_path / "again")]) == 0
+    assert lines(tmp_path / "again") == lines(finished)
+    first = yaml.safe_load((finished / "config.yaml").read_text())
+    again = yaml.safe_load((tmp_path / "again" / "config.yaml").read_text())
+    assert first["algorithm"] == again["algorithm"]
+    assert first["memory_options"] == again["memory_options"]
+    assert first["command"].startswith("python train_rl.py --env-kwargs")
+    assert set(first["versions"]) >= {"torch", "gymnasium", "stable-baselines3", "expire-span"}
+
+
+def test_options_change_a_config_that_is_repeated(finished: Path) -> None:
+    source = ["--config", str(finished / "config.yaml")]
+    config = parse([*source, "--seed", "9", "--max-span", "64"])
+    assert (config.seed, config.memory_options.max_span) == (9, 64)
+    assert (config.algorithm.n_steps, config.algorithm.net_arch) == (64, (8,))
+    assert config.run_dir is None
+    other = parse([*source, "--memory", "lstm"])
+    assert other.memory_options == MEMORIES["lstm"].config() and other.algorithm.n_steps == 64
+
+
+def test_resume_goes_on_where_the_run_stopped(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    assert main([*CORRIDOR, *QUICK, *SMALL, "--run-dir", str(run_dir)]) == 0
+    before = lines(run_dir)
+    assert main(["--resume", str(run_dir), "--total-timesteps", "2048"]) == 0
+    after = lines(run_dir)
+    assert after[: len(before)] == before
+    assert [row[STEPS] for row in after[len(before) :]] == [1280, 1536, 1792, 2048, 2048]
+    assert json.loads((run_dir / "evaluation.json").read_text())["env_steps"] == 2048
+
+
+def test_resume_refuses_what_it_cannot_change(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--resume", str(finished)]) == 2
+    assert "are done" in capsys.readouterr().err
+    assert main(["--resume", str(finished), "--learning-rate", "1"]) == 2
+    assert "learning_rate = 1.0 differs from 0.001" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("memory", ["lstm", "none"])
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_memories_without_spans_and_both_algorithms(memory: str, algo: str, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    choice = ["--memory", memory, "--algo", algo, "--run-dir", str(run_dir)]
+    assert main([*CORRIDOR, *QUICK, *choice, "--total-timesteps", "512"]) == 0
+    figures = json.loads((run_dir / "evaluation.json").read_text())
+    assert figures["live_memory_mean"] == (None if memory == "lstm" else [0.0, 0.0])
+    assert {path.name for path in run_dir.iterdir()} == FILES
+
+
+def test_minigrid_ids_just_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir = tmp_path / "run"
+    env = ["--env", "MiniGrid-MemoryS7-v0", "--run-dir", str(run_dir)]
+    options = ["--total-timesteps", "512", "--eval-episodes", "2"]
+    assert main([*QUICK, *SMALL, *env, *options]) == 0
+    figures = json.loads((run_dir / "evaluation.json").read_text())
+    assert figures["success_rate"] is None and figures["episodes"] == 2
+    assert "success rate" not in capsys.readouterr().out
+
+
+def test_threads_are_those_asked_for(finished: Path) -> None:
+    config = parse(["--config", str(finished / "config.yaml")])
+    assert config.threads == torch.get_num_threads()

@@ -1,0 +1,110 @@
+"""An offline Weights & Biases run, read back from the file it leaves."""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from expire_span.train_rl import main
+from expire_span.training import wandb_log
+
+wandb = pytest.importorskip("wandb")
+
+QUICK = [
+    *("--env-kwargs", "min_length=4", "max_length=8"),
+    *("--total-timesteps", "1024", "--n-envs", "4", "--n-steps", "64", "--eval-episodes", "4"),
+    *("--width", "16", "--n-heads", "2", "--ffn-width", "16", "--no-progress"),
+]
+
+
+def records(path: Path) -> list[Any]:
+    """Every record of a .wandb file: a header of 7 bytes, then LevelDB's log format, in which a
+    record lies in one or more chunks, each with its checksum, length and type, none across a block.
+    """
+    from wandb.proto import wandb_internal_pb2
+
+    read: Any = wandb_internal_pb2.Record  # type: ignore[attr-defined]
+    block, header, (full, last) = 32768, struct.Struct("<IHB"), (1, 4)
+    content = path.read_bytes()
+    found, place, parts = [], 7, b""
+    while place + header.size <= len(content):
+        if block - place % block < header.size:  # too short for another chunk: padding
+            place += block - place % block
+            continue
+        _, length, kind = header.unpack_from(content, place)
+        place += header.size
+        parts += content[place : place + length]
+        place += length
+        if kind in (full, last):
+            found.append(read.FromString(parts))
+            parts = b""
+    return found
+
+
+@pytest.fixture(scope="module")
+def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("wandb") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("WANDB_MODE", raising=False)
+        assert main([*QUICK, "--run-dir", str(run_dir)]) == 0
+    (path,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
+    return path
+
+
+def test_the_metrics_are_in_the_history(run_file: Path) -> None:
+    rows = []
+    for record in records(run_file):
+        if record.HasField("history"):
+            items = record.history.item
+            rows.append({i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in items})
+    for key in ("memory/live_mean", "memory/live_max", "memory/span_coef", "retention/precision"):
+        assert sum(key in row for row in rows) == 3, key
+    assert any("retention/cue_recall" in row for row in rows)
+    assert [row["_step"] for row in rows if "memory/live_mean" in row] == [512, 768, 1024]
+    types = {key: value for row in rows for key, value in row.items() if key.endswith("._type")}
+    assert types == {"learning_curve._type": "image-file", "retention._type": "image-file"}
+
+
+def test_configuration_and_evaluation_are_in_the_run(run_file: Path) -> None:
+    config: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
+    for record in records(run_file):
+        for item in (*record.config.update, *record.run.config.update):
+            config[item.key] = json.loads(item.value_json)
+        for item in record.summary.update:
+            summary[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
+    assert config["run"]["total_timesteps"] == 1024
+    assert config["algorithm"]["n_steps"] == 64 and config["memory_options"]["width"] == 16
+    assert summary["evaluation/episodes"] == 4
+    assert len(summary["evaluation/live_memory_mean"]) == 2
+
+
+def test_the_pictures_are_kept_with_the_run(run_file: Path) -> None:
+    pictures = {path.name.split("_")[0] for path in run_file.parent.rglob("*.png")}
+    assert pictures == {"learning", "retention"}
+
+
+def test_nothing_of_it_is_imported_when_disabled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)  # importing it would raise ImportError
+    options = ["--wandb", "disabled", "--run-dir", str(tmp_path / "run")]
+    assert main([*QUICK, *options, "--total-timesteps", "256"]) == 0
+    assert not (tmp_path / "run" / "wandb").exists()
+
+
+def test_online_without_an_account_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(**settings: Any) -> None:
+        raise wandb.errors.UsageError("api_key not configured (no-tty)")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    assert main([*QUICK, "--wandb", "online", "--run-dir", str(tmp_path / "run")]) == 2
+    assert "--wandb offline" in capsys.readouterr().err
+    assert wandb_log.WandbLog.__doc__

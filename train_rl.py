@@ -1,0 +1,85 @@
+"""Train an agent with a memory, evaluate it, and show what it remembers.
+
+    python train_rl.py                              # PPO + Expire-Span on Corridor
+    python train_rl.py --memory lstm --algo a2c --env MiniGrid-MemoryS7-v0
+    python train_rl.py --help                       # every option
+
+Exit codes: 0 done, 1 training failed or a file could not be written, 2 wrong options, 130 stopped
+by Ctrl-C, 143 by SIGTERM. However training ends, the model is saved.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from expire_span.agents import NonFiniteError
+from expire_span.training import session as run
+from expire_span.training.arguments import UserError, parse
+from expire_span.training.interruption import Interruption
+from expire_span.training.run_directory import DiskError
+from expire_span.training.table import print_table
+
+FAILED, WRONG_OPTIONS, INTERRUPTED = 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv`, that of the process if None. Returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        config = parse(argv)
+        session = run.open_session(config, argv, _say)
+    except UserError as error:
+        return _fail(WRONG_OPTIONS, str(error))
+    except DiskError as error:
+        return _fail(FAILED, str(error))
+    except SystemExit as stop:  # tyro's, after --help or its own explanation
+        return stop.code if isinstance(stop.code, int) else WRONG_OPTIONS
+    try:
+        return _train(session)
+    except DiskError as error:
+        return _fail(FAILED, str(error))
+    except KeyboardInterrupt:
+        return _fail(INTERRUPTED, f"stopped. What was saved is in {session.directory.path}")
+    finally:
+        run.close(session)
+
+
+def _train(session: run.Session) -> int:
+    """Learn, save, evaluate, show. Whatever ends learning, the model is saved."""
+    error: NonFiniteError | None = None
+    interruption = Interruption()
+    try:
+        with interruption:
+            run.learn(session, [interruption], _say)
+    except NonFiniteError as raised:
+        error = raised
+    finally:
+        saved = session.directory.save_model(session.model)
+        if elsewhere := saved != session.directory.model:
+            _say(f"{session.directory.path} takes no more files; the model is saved in {saved}")
+    if error is not None:
+        return _fail(FAILED, str(error))
+    if interruption.signal is not None:
+        _say(
+            f"\nstopped at step {session.model.num_timesteps} of {session.config.total_timesteps}. "
+            f"The model is saved in {saved}"
+            + ("" if elsewhere else f"; train_rl.py --resume {session.directory.path} goes on")
+        )
+        return 128 + interruption.signal
+    figures = run.report(session, run.evaluate(session))
+    print_table(figures, session.directory, saved)
+    return FAILED if elsewhere else 0
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _fail(code: int, message: str) -> int:
+    _say(f"error: {message}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

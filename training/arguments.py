@@ -1,0 +1,190 @@
+"""From a command line to a `TrainConfig`.
+
+In two phases, because --env, --algo, --memory, --preset, --config and --resume settle which options
+there are and what their defaults are: these six are read first, then everything by tyro.
+
+Later sources win: dataclass defaults, preset, config file, command line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+import yaml
+
+from expire_span.memory import MEMORIES
+
+from .config import ALGORITHMS, AnyConfig, TrainConfig, assignments
+from .presets import PRESETS, AlgorithmPreset, preset_for
+
+SECTIONS = ("run", "algorithm", "memory_options")
+"""Parts of a configuration in config.yaml: the run's own options, and those of the two choices."""
+
+NOT_REPEATED = ("run_dir", "config", "resume")
+"""Options of a run that its repetition does not take over."""
+
+CHANGEABLE_ON_RESUME = (
+    "total_timesteps",
+    "device",
+    "threads",
+    "checkpoint_interval",
+    "eval_episodes",
+    "wandb",
+    "wandb_project",
+    "tensorboard",
+    "progress",
+)
+
+
+class UserError(ValueError):
+    """Something a user asked for cannot be done; the message says what, and the way out."""
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """The options that settle which other options there are. Help: see `TrainConfig`."""
+
+    env: str | None = None
+    algo: str | None = None
+    memory: str | None = None
+    preset: str | None = None
+    config: Path | None = None
+    resume: Path | None = None
+
+
+def parse(argv: Sequence[str]) -> AnyConfig:
+    """Read a command line.
+
+    Raises: UserError for unknown names and config files that cannot be read; SystemExit 0 after
+    --help, SystemExit 2 after tyro has explained on stderr what is wrong.
+    """
+    choices = tyro.cli(_Choices, args=list(argv), return_unknown_args=True, add_help=False)[0]
+    if choices.config is not None and choices.resume is not None:
+        raise UserError(
+            f"--config {choices.config} begins a run and --resume {choices.resume} goes on with "
+            "one; give one of them"
+        )
+    source = choices.config
+    if choices.resume is not None:
+        source = choices.resume / "config.yaml"
+    saved = _read_config(source) if source is not None else {}
+    config = _parse_all(choices, saved, argv)
+    if choices.resume is not None:
+        _refuse_changes(_parse_all(choices, saved, ["--resume", str(choices.resume)]), config)
+    return config
+
+
+def _parse_all(choices: _Choices, saved: dict[str, Any], argv: Sequence[str]) -> AnyConfig:
+    """Second phase: all options, with the defaults that the choices and the file give."""
+    run = saved.get("run", {})
+    env = str(choices.env or run.get("env", TrainConfig.env))
+    algo = known("algorithm", choices.algo or run.get("algo", TrainConfig.algo), ALGORITHMS)
+    memory = known("memory", choices.memory or run.get("memory", TrainConfig.memory), MEMORIES)
+    given = choices.preset if choices.preset not in (None, "None") else None
+    preset = known("preset", given or run.get("preset") or preset_for(env), PRESETS)
+    values = PRESETS[preset].algorithms.get(algo, AlgorithmPreset())
+
+    options, memory_options = ALGORITHMS[algo].options, MEMORIES[memory].config
+    default: AnyConfig = TrainConfig(
+        algorithm=options(**values.hyper_parameters),
+        memory_options=memory_options(**values.memories.get(memory, {})),
+        **values.run,
+    )
+    from_file = _as_arguments(run, leave_out=(*NOT_REPEATED, "preset"))
+    if algo == run.get("algo"):
+        from_file += _as_arguments(saved.get("algorithm", {}))
+    if memory == run.get("memory"):
+        from_file += _as_arguments(saved.get("memory_options", {}))
+    config: AnyConfig = tyro.cli(
+        TrainConfig[options, memory_options],  # type: ignore[valid-type]
+        args=[*from_file, *argv, "--preset", preset],
+        default=default,
+        config=(tyro.conf.OmitArgPrefixes,),
+        prog="train_rl.py",
+    )
+    return config
+
+
+def known(what: str, name: Any, names: Iterable[str]) -> str:
+    """`name`, if it is one of `names`. Raises UserError with the nearest and all of them."""
+    names = list(names)
+    if name in names:
+        return str(name)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UserError(f"unknown {what} {name!r}; {hint}known: {', '.join(names)}")
+
+
+# ------------------------------------------------------------------------------- config files
+
+
+def as_sections(config: AnyConfig) -> dict[str, dict[str, Any]]:
+    """A configuration as plain data, in the `SECTIONS` of config.yaml."""
+    run = {
+        field.name: getattr(config, field.name)
+        for field in fields(config)
+        if not is_dataclass(getattr(config, field.name))
+    }
+    parts = (run, vars(config.algorithm), vars(config.memory_options))
+    return {
+        section: {name: _plain(value) for name, value in part.items()}
+        for section, part in zip(SECTIONS, parts, strict=True)
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The sections of a config.yaml."""
+    advice = "give the config.yaml of an earlier run"
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; {advice}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {error}; {advice}") from None
+    if not isinstance(data, dict) or not all(
+        isinstance(data.get(section), dict) for section in SECTIONS
+    ):
+        raise UserError(f"{path} lacks one of the sections {', '.join(SECTIONS)}; {advice}")
+    return data
+
+
+def _as_arguments(section: dict[str, Any], leave_out: Sequence[str] = ()) -> list[str]:
+    """A section as command line words, so that tyro checks a file as it checks a command line."""
+    words: list[str] = []
+    for name, value in section.items():
+        option = name.replace("_", "-")
+        if name in leave_out:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif isinstance(value, dict):
+            words += [f"--{option}", *assignments(value)]
+        elif isinstance(value, list):
+            words += [f"--{option}", *map(str, value)]
+        else:
+            words += [f"--{option}", str(value)]
+    return words
+
+
+def _refuse_changes(saved: AnyConfig, config: AnyConfig) -> None:
+    """Raise UserError if `config` changes what a run has been trained with."""
+    before, after = as_sections(saved), as_sections(config)
+    for section in SECTIONS:
+        for name, value in after[section].items():
+            if value != before[section][name] and name not in CHANGEABLE_ON_RESUME:
+                raise UserError(
+                    f"{name} = {value} differs from {before[section][name]}, with which the run "
+                    f"was trained; --resume can change {', '.join(CHANGEABLE_ON_RESUME)} only. "
+                    f"Begin a new run with --config {config.resume}/config.yaml instead"
+                )

@@ -1,0 +1,221 @@
+"""Every option of a training run, as dataclasses. The string under a field is its `--help` text.
+
+`TrainConfig` holds the options of the run itself, and one dataclass each for the algorithm and the
+memory, whose types depend on what was chosen. `arguments.parse` turns a command line into one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
+
+import tyro
+import yaml
+from tyro.constructors import PrimitiveConstructorSpec
+
+from expire_span.agents import MemoryA2C, MemoryPPO
+from expire_span.agents.base import MemoryOnPolicyAlgorithm
+from expire_span.memory import MEMORIES
+
+from .presets import PRESETS
+
+DEFAULT_ENV = "ExpireSpan/Corridor-v0"
+
+DEFAULT_THREADS = 1
+"""PyTorch threads. The models are small: a second thread costs more than it brings."""
+
+
+def _parse_assignments(words: list[str]) -> dict[str, Any]:
+    """{"max_length": 30} from ["max_length=30"]; values are read as YAML."""
+    assignments = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals):
+            raise ValueError(f"{word!r} is not of the form name=value, as in max_length=30")
+        assignments[name] = yaml.safe_load(value)
+    return assignments
+
+
+def assignments(values: dict[str, Any]) -> list[str]:
+    """The words `name=value` that give `values` on the command line."""
+    return [
+        f"{name}={yaml.safe_dump(value, default_flow_style=True, width=10**6).splitlines()[0]}"
+        for name, value in values.items()
+    ]
+
+
+EnvKwargs = Annotated[
+    dict[str, Any],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="NAME=VALUE",
+        instance_from_str=_parse_assignments,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=assignments,
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnPolicyOptions:
+    """Hyper-parameters that PPO and A2C share."""
+
+    learning_rate: float = 1e-3
+    """Step size of the optimizer, constant over the run."""
+    n_steps: int = 128
+    """Steps per environment between two updates: rollout length, and reach of the gradient."""
+    gamma: float = 0.99
+    """Discount per step, 0 to 1."""
+    gae_lambda: float = 0.95
+    """Lambda of generalised advantage estimation: 0 is one-step, 1 is Monte Carlo."""
+    ent_coef: float = 0.01
+    """Weight of the entropy bonus in the loss."""
+    vf_coef: float = 0.5
+    """Weight of the value loss in the loss."""
+    max_grad_norm: float = 0.5
+    """Norm to which gradients are clipped."""
+    normalize_advantage: bool = True
+    """Whether advantages are scaled to mean 0 and deviation 1 in every minibatch."""
+    use_sde: bool = False
+    """Whether to explore by state-dependent noise (gSDE); for continuous actions only."""
+    sde_sample_freq: int = -1
+    """Steps between two draws of the gSDE noise; -1 draws once per rollout."""
+    span_coef: float | Literal["auto"] = "auto"
+    """Weight alpha of the span loss, which shortens memories; auto presses only while the return
+    allows it."""
+    target_live: float | None = None
+    """With span-coef auto: live memories per layer below which nothing is shortened."""
+    net_arch: tuple[int, ...] = ()
+    """Units of the layers between the memory and the action and value heads; none by default."""
+    stats_window_size: int = 100
+    """Episodes over which rollout/success_rate and rollout/ep_rew_mean are taken."""
+
+    def algorithm_kwargs(self) -> dict[str, Any]:
+        """Keyword arguments of the algorithm's class."""
+        kwargs = asdict(self)
+        kwargs["policy_kwargs"] = {"net_arch": list(kwargs.pop("net_arch"))}
+        return kwargs
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOOptions(OnPolicyOptions):
+    """Hyper-parameters of PPO with a memory (`MemoryPPO`)."""
+
+    batch_size: int | None = None
+    """Transitions per minibatch, a multiple of n-steps (minibatches are whole environments); None
+    takes a quarter of the environments."""
+    n_epochs: int = 4
+    """Passes over a rollout."""
+    clip_range: float = 0.2
+    """Distance from 1 at which the probability ratio is clipped."""
+    clip_range_vf: float | None = None
+    """Distance at which changes of the value are clipped, in units of return; None: not at all."""
+    target_kl: float | None = None
+    """Approximate KL divergence at which (times 1.5) an update stops early; None: never."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class A2COptions(OnPolicyOptions):
+    """Hyper-parameters of A2C with a memory (`MemoryA2C`)."""
+
+    n_steps: int = 16
+    """Steps per environment between two updates: rollout length, and reach of the gradient."""
+    normalize_advantage: bool = False
+    """Whether advantages are scaled to mean 0 and deviation 1 in every update."""
+    use_rms_prop: bool = False
+    """Whether RMSprop is the optimizer, as in the original A2C; otherwise Adam."""
+    rms_prop_eps: float = 1e-5
+    """Epsilon of RMSprop, with use-rms-prop."""
+
+
+class AlgorithmKind(NamedTuple):
+    """An entry of `ALGORITHMS`: the class and the dataclass of its options."""
+
+    build: type[MemoryOnPolicyAlgorithm]
+    options: Callable[..., OnPolicyOptions]
+
+
+ALGORITHMS: dict[str, AlgorithmKind] = {
+    "ppo": AlgorithmKind(MemoryPPO, PPOOptions),
+    "a2c": AlgorithmKind(MemoryA2C, A2COptions),
+}
+"""Every algorithm by name."""
+
+
+def _choices(names: Any) -> str:
+    return "{" + ",".join(names) + "}"
+
+
+AlgorithmName = Annotated[str, tyro.conf.arg(metavar=_choices(ALGORITHMS))]
+MemoryName = Annotated[str, tyro.conf.arg(metavar=_choices(MEMORIES))]
+PresetName = Annotated[str | None, tyro.conf.arg(metavar=_choices(PRESETS))]
+Algorithm = TypeVar("Algorithm", bound=OnPolicyOptions)
+MemoryOptions = TypeVar("MemoryOptions")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Generic[Algorithm, MemoryOptions]):
+    """Train an agent with a memory, evaluate it, and show what it remembers.
+
+    Which options there are depends on --algo and --memory, their defaults on --env and --preset:
+    `train_rl.py --algo a2c --memory lstm --help` lists those of A2C with an LSTM.
+    """
+
+    algorithm: Algorithm
+    """Hyper-parameters of the algorithm chosen by --algo."""
+    memory_options: MemoryOptions
+    """Options of the memory chosen by --memory."""
+
+    env: str = DEFAULT_ENV
+    """Id of any registered gymnasium environment; `module:Id` imports the module that registers it
+    first. MiniGrid ids need no module, and their text missions are left out of the observation."""
+    env_kwargs: EnvKwargs = field(default_factory=dict)
+    """Arguments of the environment, as in --env-kwargs max_length=30 view_size=5."""
+    algo: AlgorithmName = "ppo"
+    """Algorithm that learns."""
+    memory: MemoryName = "expire-span"
+    """Memory of the agent."""
+    preset: PresetName = None
+    """Named set of defaults; None takes the one made for the environment, if any; `none` is the
+    library's own defaults. Options given explicitly come before any preset."""
+    total_timesteps: int = 300_000
+    """Environment steps to train for, all environments together. The last rollout is completed."""
+    n_envs: int = 16
+    """Environments stepped side by side."""
+    seed: int = 0
+    """Seed of weights, actions, minibatches and environments. Same seed and CPU: same run."""
+    device: str = "auto"
+    """PyTorch device: cpu, cuda, cuda:1 and so on; auto takes the GPU if there is one."""
+    threads: int = DEFAULT_THREADS
+    """CPU threads PyTorch may use."""
+    run_dir: Path | None = None
+    """Folder for everything the run writes, new or empty; None makes one under runs/."""
+    config: Path | None = None
+    """A config.yaml of an earlier run, to be repeated. Options given explicitly change it."""
+    resume: Path | None = None
+    """Folder of a run that was stopped: goes on from its model.zip until total-timesteps."""
+    checkpoint_interval: int = 50_000
+    """Environment steps between two saves of model.zip."""
+    eval_episodes: int = 1000
+    """Fresh episodes played after training, without exploration."""
+    wandb: Literal["offline", "online", "disabled"] = "offline"
+    """Weights & Biases: offline writes to the run's folder and needs no account, online uploads."""
+    wandb_project: str = "expire-span"
+    """Weights & Biases project."""
+    tensorboard: bool = False
+    """Whether to write TensorBoard files to the run's folder."""
+    progress: bool = True
+    """Whether to show progress: a bar on a terminal, elsewhere one line for every tenth."""
+
+    def __post_init__(self) -> None:
+        counts = ("total_timesteps", "n_envs", "threads", "checkpoint_interval", "eval_episodes")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)} is below 1; use 1 or more")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed = {self.seed} is out of bounds; use 0 to {2**32 - 1}")
+
+
+AnyConfig = TrainConfig[Any, Any]

@@ -1,0 +1,78 @@
+"""metrics.csv: one line per rollout, one column per logger key."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from stable_baselines3.common.logger import KVWriter, filter_excluded_keys
+
+STEPS = "time/total_timesteps"
+"""The key that every line has: environment steps taken so far."""
+
+Row = dict[str, Any]
+
+
+class MetricsCsv(KVWriter):
+    """An SB3 logger output that keeps its lines and survives a full disk.
+
+    A key that is new gets a column at the right, in order of appearance, and the file is written
+    anew. SB3's own `CSVOutputFormat` orders new columns at random, and loses the lines of a run
+    that is gone on with. If a line cannot be written it is kept, and all lines are written as soon
+    as that is possible again; `warn` is told once.
+    """
+
+    def __init__(self, path: Path, rows: list[Row], warn: Callable[[str], None]) -> None:
+        """Begin with `rows`, the lines of the run so far; empty for a new run."""
+        self.path, self.rows, self.warn = path, rows, warn
+        self.keys = list(dict.fromkeys(key for row in rows for key in row))
+        self._file: TextIO | None = None
+
+    def write(
+        self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0
+    ) -> None:
+        """Add a line. `step` is the number of environment steps."""
+        row = {STEPS: step, **filter_excluded_keys(key_values, key_excluded, "csv")}
+        self.rows.append(row)
+        new = [key for key in row if key not in self.keys]
+        self.keys += new
+        try:
+            if new or self._file is None:
+                self._write_all()
+            else:
+                csv.DictWriter(self._file, self.keys).writerow(row)
+                self._file.flush()
+        except OSError as error:
+            self.warn(f"cannot write {self.path}: {error.strerror}; its lines are kept in memory")
+            self.warn = lambda _: None
+            self._file = None
+
+    def _write_all(self) -> None:
+        self.close()
+        self._file = self.path.open("w", newline="")
+        writer = csv.DictWriter(self._file, self.keys)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def read_metrics(path: Path, until: float = float("inf")) -> list[Row]:
+    """The lines of a metrics.csv as numbers, cells that are empty left out, up to step `until`.
+
+    No lines if there is no file.
+    """
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = [
+            {key: float(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file)
+        ]
+    return [row for row in rows if row[STEPS] <= until]

@@ -1,0 +1,72 @@
+"""Tuned defaults by environment and algorithm, as data. All tuned numbers stand here.
+
+A preset names only what differs from the defaults of the dataclasses in `config` and `memory`.
+Its name is given by --preset; without one, the preset that lists the environment is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class AlgorithmPreset:
+    """Values for one algorithm; field names as in the dataclasses, values as in Python."""
+
+    run: Options = field(default_factory=dict)
+    """Fields of `TrainConfig`."""
+    hyper_parameters: Options = field(default_factory=dict)
+    """Fields of the algorithm's options."""
+    memories: Mapping[str, Options] = field(default_factory=dict)
+    """Options of each memory, by its name."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A set of values for every algorithm it has been tuned for."""
+
+    environments: tuple[str, ...] = ()
+    """Ids, without module, for which it is taken automatically."""
+    algorithms: Mapping[str, AlgorithmPreset] = field(default_factory=dict)
+    """Values by algorithm; an algorithm that is missing has the library's defaults."""
+
+
+CORRIDOR_MEMORIES: dict[str, Options] = {
+    "expire-span": {"max_span": 512.0, "ramp": 16.0, "initial_span": 0.5},
+    "transformer-xl": {"window": 200},
+}
+
+PRESETS: dict[str, Preset] = {
+    "corridor": Preset(
+        environments=("ExpireSpan/Corridor-v0",),
+        algorithms={
+            "ppo": AlgorithmPreset(
+                run={"total_timesteps": 300_000, "n_envs": 32},
+                hyper_parameters={
+                    "learning_rate": 1e-3,
+                    "n_steps": 64,
+                    "n_epochs": 4,
+                    "ent_coef": 0.01,
+                },
+                memories=CORRIDOR_MEMORIES,
+            ),
+            "a2c": AlgorithmPreset(
+                run={"total_timesteps": 1_000_000, "n_envs": 32},
+                hyper_parameters={"learning_rate": 1e-3, "n_steps": 16, "ent_coef": 0.01},
+                memories=CORRIDOR_MEMORIES,
+            ),
+        },
+    ),
+    "none": Preset(),
+}
+"""Every preset by name. `none` is the library's defaults, for all other environments."""
+
+
+def preset_for(env_id: str) -> str:
+    """Name of the preset that lists the environment; "none" if no preset does."""
+    name = env_id.rpartition(":")[2]
+    return next((key for key, preset in PRESETS.items() if name in preset.environments), "none")

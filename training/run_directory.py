@@ -1,0 +1,205 @@
+"""The folder of a run, and what is written to it.
+
+model.zip             the agent; always a whole file, written beside and then renamed
+config.yaml           every option, versions, commit and command: enough to repeat the run
+metrics.csv           one line per rollout
+evaluation.json       what the trained agent does in fresh episodes
+learning_curve.png    success and live memories over training
+retention.png         spans by kind of observation; which memories were live when
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import shlex
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+from matplotlib.figure import Figure
+from stable_baselines3.common.callbacks import BaseCallback
+
+from expire_span.agents.base import MemoryOnPolicyAlgorithm
+
+from .arguments import UserError, as_sections
+from .config import AnyConfig
+
+PACKAGES = ("torch", "stable-baselines3", "gymnasium", "minigrid", "numpy", "expire-span")
+
+
+class DiskError(RuntimeError):
+    """A file of the run could not be written; the message says what is safe, and where."""
+
+
+class RunDirectory:
+    """Paths and files of one run.
+
+    Raises: UserError from `create` if the folder holds something already, or cannot be made;
+    DiskError from the methods that write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.model = path / "model.zip"
+        self.config = path / "config.yaml"
+        self.metrics = path / "metrics.csv"
+        self.evaluation = path / "evaluation.json"
+        self.learning_curve = path / "learning_curve.png"
+        self.retention = path / "retention.png"
+        self.rescued_model = path / "rescued_model.zip"
+
+    @classmethod
+    def create(cls, config: AnyConfig) -> RunDirectory:
+        """Make the folder that `config` names, or one under runs/."""
+        path = config.run_dir or _new_path(config)
+        if path.is_dir() and any(path.iterdir()):
+            raise UserError(
+                f"run_dir = {path} is not empty; go on with that run by --resume {path}, or give "
+                "another --run-dir, or none for a new one under runs/"
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"run_dir = {path} cannot be made: {error.strerror}; give another --run-dir"
+            ) from None
+        return cls(path)
+
+    def write_config(self, config: AnyConfig, argv: Sequence[str]) -> None:
+        """Write config.yaml."""
+        repeat = f"# python train_rl.py --config {self.config} repeats this run.\n"
+        data = {
+            "command": shlex.join(["python", "train_rl.py", *argv]),
+            "commit": _git_commit(),
+            "versions": {"python": platform.python_version()} | _versions(),
+            **as_sections(config),
+        }
+        text = repeat + yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+        self._replace(self.config, text.encode())
+
+    def write_evaluation(self, figures: dict[str, Any]) -> None:
+        """Write evaluation.json."""
+        self._replace(self.evaluation, json.dumps(figures, indent=2).encode() + b"\n")
+
+    def write_plot(self, path: Path, figure: Figure) -> None:
+        """Write a picture of this run."""
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=150)
+        self._replace(path, buffer.getvalue())
+
+    def save_model(self, model: MemoryOnPolicyAlgorithm) -> Path:
+        """Write model.zip and return where it is: elsewhere, if the run's folder takes no more.
+
+        The file of the last save stays as it was until the new one is whole. Raises DiskError if
+        the model could be written nowhere.
+        """
+        content = _as_bytes(model)
+        try:
+            self._replace(self.model, content)
+            return self.model
+        except DiskError as error:
+            elsewhere = Path(tempfile.gettempdir()) / f"{self.path.name}-model.zip"
+            try:
+                _write_whole(elsewhere, content)
+            except OSError:
+                raise error from None
+            return elsewhere
+
+    def save_checkpoint(self, model: MemoryOnPolicyAlgorithm) -> None:
+        """Write model.zip during training. Raises DiskError, the last save being untouched."""
+        self._replace(self.model, _as_bytes(model))
+
+    def _replace(self, path: Path, content: bytes) -> None:
+        try:
+            _write_whole(path, content)
+        except OSError as error:
+            last = f"; {self.model} is the last save, and whole" if self.model.exists() else ""
+            raise DiskError(
+                f"cannot write {path}: {error.strerror}{last}. Free space, or give a --run-dir on "
+                "another disk"
+            ) from error
+
+
+class SaveCheckpoints(BaseCallback):
+    """Saves the model every `interval` environment steps, at the end of a rollout.
+
+    A disk that takes no more does not end training: `warn` is told, and the next save is tried.
+    """
+
+    def __init__(self, run: RunDirectory, interval: int, warn: Callable[[str], None]) -> None:
+        super().__init__()
+        self.run, self.interval, self.warn = run, interval, warn
+
+    def _on_training_start(self) -> None:
+        self._next = self.num_timesteps + self.interval
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        if self.num_timesteps < self._next:
+            return
+        self._next = self.num_timesteps + self.interval
+        assert isinstance(self.model, MemoryOnPolicyAlgorithm)
+        try:
+            self.run.save_checkpoint(self.model)
+        except DiskError as error:
+            self.warn(f"{error}. Training goes on")
+
+
+def _as_bytes(model: MemoryOnPolicyAlgorithm) -> bytes:
+    buffer = io.BytesIO()
+    model.save(buffer)
+    return buffer.getvalue()
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write beside `path`, then rename, so that `path` never holds a part. Raises OSError."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _new_path(config: AnyConfig) -> Path:
+    env = config.env.rpartition(":")[2].rpartition("/")[2]
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    path = Path("runs") / f"{env}-{config.memory}-{config.algo}-seed{config.seed}-{stamp}"
+    while path.exists():  # runs begun within the same second
+        path = path.with_name(path.name + "+")
+    return path
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def _git_commit() -> str | None:
+    """Commit of the checkout this file lies in, marked if files were changed; None without one."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        words = ["describe", "--always", "--abbrev=40", "--dirty=, with changes", "--exclude=*"]
+        done = subprocess.run([*git, *words], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

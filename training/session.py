@@ -1,0 +1,208 @@
+"""One training run, step by step: open it, learn, evaluate, close. `train_rl.py` calls these."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.vec_env import VecEnv
+
+import expire_span.envs  # noqa: F401  (registers the environments)
+from expire_span.agents import CheckpointError, make_vec_env
+from expire_span.agents.base import MemoryOnPolicyAlgorithm
+
+from . import plots
+from .arguments import UserError, as_sections
+from .config import ALGORITHMS, AnyConfig
+from .evaluation import Evaluation, evaluate_retention
+from .metrics_csv import STEPS, MetricsCsv, read_metrics
+from .progress import Progress, ShowProgress
+from .run_directory import RunDirectory, SaveCheckpoints
+from .wandb_log import WandbLog
+
+MAX_EVALUATION_ENVS = 100
+"""Environments an evaluation plays side by side, at most one per episode."""
+
+TRAINING_STREAM, EVALUATION_STREAM = 1, 2
+"""Independent streams of seeds, so that evaluation and a resumed run meet fresh episodes."""
+
+
+@dataclass
+class Session:
+    """What a run works with. `seconds` is the time spent learning in this session."""
+
+    config: AnyConfig
+    directory: RunDirectory
+    model: MemoryOnPolicyAlgorithm
+    metrics: MetricsCsv
+    wandb: WandbLog | None
+    seconds: float = 0.0
+    steps_before: int = 0
+    """Environment steps taken in earlier sessions of a resumed run."""
+
+
+def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], None]) -> Session:
+    """Make environment, agent, folder and logs. Nothing is written if the options do not fit.
+
+    Raises: UserError if what was asked for cannot be done; DiskError if the folder takes no file.
+    """
+    torch.set_num_threads(config.threads)
+    try:
+        vec_env = make_vec_env(config.env, config.n_envs, config.seed, config.env_kwargs)
+        if config.resume is None:
+            model = _new_model(config, vec_env)
+            directory = RunDirectory.create(config)
+        else:
+            directory = RunDirectory(config.resume)
+            model = _saved_model(config, directory, vec_env)
+    except UserError:
+        raise
+    except (ValueError, TypeError, ImportError, OSError, RuntimeError, gymnasium.error.Error) as e:
+        # whatever environments and algorithms raise for arguments that they do not take
+        raise UserError(str(e)) from e
+    model.rescue_path = str(directory.rescued_model)
+    if config.resume is None:
+        directory.write_config(config, argv)
+    rows = read_metrics(directory.metrics, until=model.num_timesteps)
+    metrics = MetricsCsv(directory.metrics, rows, warn)
+    outputs: list[KVWriter] = [metrics]
+    if config.tensorboard:
+        outputs.append(TensorBoardOutputFormat(str(directory.path / "tensorboard")))
+    wandb_log = None
+    if config.wandb != "disabled":
+        options = as_sections(config)
+        wandb_log = WandbLog(directory.path, config.wandb, config.wandb_project, options)
+        outputs.append(wandb_log)
+    model.set_logger(Logger(str(directory.path), outputs))
+    return Session(config, directory, model, metrics, wandb_log, steps_before=model.num_timesteps)
+
+
+def _new_model(config: AnyConfig, vec_env: VecEnv) -> MemoryOnPolicyAlgorithm:
+    return ALGORITHMS[config.algo].build(
+        "MlpPolicy",  # one policy serves all observations
+        vec_env,
+        memory=config.memory,
+        memory_kwargs=asdict(config.memory_options),
+        seed=config.seed,
+        device=config.device,
+        **config.algorithm.algorithm_kwargs(),
+    )
+
+
+def _saved_model(
+    config: AnyConfig, directory: RunDirectory, vec_env: VecEnv
+) -> MemoryOnPolicyAlgorithm:
+    """The agent of a stopped run. Its running episodes are gone; it begins new ones."""
+    try:
+        model: MemoryOnPolicyAlgorithm = ALGORITHMS[config.algo].build.load(
+            directory.model, env=vec_env, device=config.device
+        )
+    except CheckpointError as error:
+        raise UserError(f"{error}, or begin anew with --config {directory.config}") from None
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no {directory.model} to resume: the run was stopped before its first save; "
+            f"begin anew with --config {directory.config}"
+        ) from None
+    if model.num_timesteps >= config.total_timesteps:
+        raise UserError(
+            f"total_timesteps = {config.total_timesteps} are done: {directory.model} is of step "
+            f"{model.num_timesteps}; give a larger --total-timesteps to go on"
+        )
+    seed = _fresh_seed(config.seed, TRAINING_STREAM, model.num_timesteps)
+    torch.manual_seed(seed)
+    vec_env.seed(seed)
+    return model
+
+
+def _fresh_seed(*entropy: int) -> int:
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0] // 2)
+
+
+def learn(session: Session, callbacks: Sequence[BaseCallback], warn: Callable[[str], None]) -> None:
+    """Train until `total_timesteps`, or until a callback stops it.
+
+    Raises: NonFiniteError, and whatever the environment raises.
+    """
+    config, model = session.config, session.model
+    callbacks = [
+        *callbacks,
+        SaveCheckpoints(session.directory, config.checkpoint_interval, warn),
+    ]
+    if config.progress:
+        callbacks.append(ShowProgress(config.total_timesteps))
+    began = time.monotonic()
+    try:
+        model.learn(
+            config.total_timesteps - model.num_timesteps,
+            callback=list(callbacks),
+            reset_num_timesteps=model.num_timesteps == 0,
+        )
+    finally:
+        session.seconds = time.monotonic() - began
+        # what the last update said, which SB3 leaves for the rollout that does not come
+        if model.logger.name_to_value:
+            model.logger.record(STEPS, model.num_timesteps)
+            model.logger.dump(model.num_timesteps)
+
+
+def evaluate(session: Session) -> Evaluation:
+    """Play fresh episodes in environments of their own."""
+    config = session.config
+    n_envs = min(MAX_EVALUATION_ENVS, config.eval_episodes)
+    seed = _fresh_seed(config.seed, EVALUATION_STREAM)
+    vec_env = make_vec_env(config.env, n_envs, seed, config.env_kwargs)
+    progress = Progress("evaluation", config.eval_episodes, "episodes") if config.progress else None
+
+    def show(episodes: int) -> None:
+        if progress is not None and episodes:
+            progress.advance(episodes)
+            progress.say()
+
+    try:
+        return evaluate_retention(session.model, vec_env, config.eval_episodes, on_step=show)
+    finally:
+        if progress is not None:
+            progress.close()
+        vec_env.close()
+
+
+def report(session: Session, evaluation: Evaluation) -> dict[str, Any]:
+    """Write evaluation.json and the pictures, and complete the wandb run. Returns the figures.
+
+    Raises DiskError.
+    """
+    config, directory = session.config, session.directory
+    steps = session.model.num_timesteps
+    figures = evaluation.figures() | {
+        "env": config.env,
+        "memory": config.memory,
+        "algo": config.algo,
+        "seed": config.seed,
+        "env_steps": steps,
+        "env_steps_per_second": round((steps - session.steps_before) / session.seconds, 1),
+        "seconds": round(session.seconds, 2),
+    }
+    directory.write_evaluation(figures)
+    title = f"{config.env}, {config.memory}, {config.algo}, seed {config.seed}"
+    curve = plots.learning_curve(session.metrics.rows, title)
+    directory.write_plot(directory.learning_curve, curve)
+    directory.write_plot(directory.retention, plots.retention(evaluation, title))
+    if session.wandb is not None:
+        pictures = (directory.learning_curve, directory.retention)
+        session.wandb.finish(figures, pictures, steps)
+    return figures
+
+
+def close(session: Session) -> None:
+    """Close environment and logs. To be called however the run ended."""
+    session.model.logger.close()
+    if session.model.env is not None:
+        session.model.env.close()

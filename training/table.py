@@ -1,0 +1,51 @@
+"""The table printed at the end of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .run_directory import RunDirectory
+
+
+def print_table(figures: dict[str, Any], directory: RunDirectory, model: Path) -> None:
+    """Print the figures of evaluation.json that matter most, and where files and model are."""
+    rows = {
+        "episodes evaluated": f"{figures['episodes']}",
+        "success rate": _percent(figures["success_rate"]),
+        "mean return": f"{figures['mean_reward']:.3f} ± {figures['std_reward']:.3f}",
+        "mean episode length": f"{figures['mean_length']:.1f}",
+        "cue recall": _percent(figures["cue_recall"]),
+        "live memories per layer": _per_layer(figures["live_memory_mean"]),
+        "most live memories": _number(figures["live_memory_max"]),
+        "live memories that are cues": _percent(figures["precision"]),
+        "environment steps trained": f"{figures['env_steps']}",
+        "steps per second": f"{figures['env_steps_per_second']:.0f}",
+    }
+    table = Table(show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, text in rows.items():
+        if text is not None:
+            table.add_row(name, text)
+    console = Console()
+    title = f"{figures['env']}, {figures['memory']}, {figures['algo']}, seed {figures['seed']}"
+    console.print(title, soft_wrap=True, highlight=False)
+    console.print(table)
+    place = f"files: {directory.path}   agent: {model}"
+    console.print(place, soft_wrap=True, highlight=False)
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{100 * share:.1f} %"
+
+
+def _number(number: int | None) -> str | None:
+    return None if number is None else str(number)
+
+
+def _per_layer(means: list[float] | None) -> str | None:
+    return None if means is None else ", ".join(f"{mean:.1f}" for mean in means)

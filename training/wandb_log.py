@@ -1,0 +1,80 @@
+"""Weights & Biases: metrics, configuration, plots and evaluation of a run.
+
+wandb itself is imported when a run is begun, so a run without it does not need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from stable_baselines3.common.logger import KVWriter, filter_excluded_keys
+
+from .arguments import UserError
+
+if TYPE_CHECKING:
+    import wandb
+
+
+class WandbLog(KVWriter):
+    """A run at Weights & Biases as an output of the SB3 logger; steps are environment steps.
+
+    With mode "offline" nothing leaves the machine: the run is written to `folder`/wandb, and
+    `wandb sync` uploads it later. Raises UserError if wandb refuses, as without an account online.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        mode: Literal["offline", "online"],
+        project: str,
+        config: Mapping[str, Any],
+    ) -> None:
+        import wandb
+
+        self._finished = False
+        try:
+            self.run: wandb.Run = wandb.init(
+                mode=mode,
+                project=project,
+                name=folder.name,
+                dir=str(folder),
+                config=dict(config),
+                settings=wandb.Settings(
+                    silent=True, console="off", save_code=False, x_disable_stats=True
+                ),
+            )
+        except wandb.Error as error:
+            raise UserError(
+                f"wandb = {mode}: {error}; use --wandb offline, which needs no account, or "
+                "--wandb disabled"
+            ) from None
+
+    @property
+    def folder(self) -> Path:
+        """The run's own folder, which `wandb sync` takes."""
+        return Path(self.run.dir).parent
+
+    def write(
+        self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0
+    ) -> None:
+        """Log all values that are numbers."""
+        values = filter_excluded_keys(key_values, key_excluded, "wandb")
+        self.run.log({k: v for k, v in values.items() if isinstance(v, Real)}, step=step)
+
+    def finish(self, figures: Mapping[str, Any], plots: Sequence[Path], step: int) -> None:
+        """Add the evaluation to the summary and the plots as images, and end the run."""
+        import wandb
+
+        self.run.log({plot.stem: wandb.Image(str(plot)) for plot in plots}, step=step)
+        self.run.summary.update({f"evaluation/{name}": value for name, value in figures.items()})
+        self.run.finish()
+        self._finished = True
+
+    def close(self) -> None:
+        """End the run, as failed if `finish` has not been called."""
+        if not self._finished:
+            self.run.finish(exit_code=1)
+            self._finished = True
