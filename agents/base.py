@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from expire_span.memory import MEMORIES, Aux, State, select_envs, state_bytes
 from gymnasium import spaces
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -19,7 +18,8 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from .checks import NonFiniteError, check_finite_step
+from .checks import NonFiniteError, check_checkpoint, check_finite_step
+from .extractors import ObservationExtractor
 from .metrics import record_memory, record_retention
 from .policy import POLICY_ALIASES, Evaluation, MemoryActorCriticPolicy
 from .retention import RetentionTracker
@@ -223,6 +223,15 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             )
         self.policy.optimizer.step()
 
+    def _end_update(self, auxes: list[Aux]) -> None:
+        """What an update leaves behind: statistics of the observations, and metrics.
+
+        The statistics come last, so that learning saw the rollout as acting did.
+        """
+        if isinstance(self.policy.features_extractor, ObservationExtractor):
+            self.policy.features_extractor.adapt(self.rollout_buffer.flat_observations())
+        self._record_memory(auxes)
+
     def _record_memory(self, auxes: list[Aux]) -> None:
         """Log what the memory held during the rollout. See docs/metrics.md."""
         self.logger.record("memory/bytes", state_bytes(self._last_state))  # type: ignore[arg-type]
@@ -288,10 +297,5 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     @classmethod
     def load(cls, path: Any, *args: Any, **kwargs: Any) -> Any:
         """SB3's `load`. Raises `CheckpointError` with the reason for a file that is none of ours."""
-        from .checks import check_checkpoint
-
         check_checkpoint(path, cls)
         return super().load(path, *args, **kwargs)
-
-
-__all__ = ["BaseAlgorithm", "MemoryOnPolicyAlgorithm"]

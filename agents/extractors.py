@@ -17,6 +17,9 @@ IMAGE_SYMBOLS = 16
 MIN_CNN_SIZE = 36
 """Smallest picture NatureCNN takes, in pixels."""
 
+FREQUENCY_HORIZON = 100_000
+"""Observations over which the frequency of symbols is averaged, as many as there are at first."""
+
 
 def is_symbolic(space: spaces.Space[object]) -> bool:
     """Whether an observation holds indices: small uint8 bounds, or a picture too small for a CNN.
@@ -31,7 +34,12 @@ def is_symbolic(space: spaces.Space[object]) -> bool:
 
 
 class SymbolEmbedding(nn.Module):
-    """A learned vector for each symbol at each place, summed: a linear layer on the one-hot code.
+    """A learned vector for each symbol at each place, less its mean, summed.
+
+    A linear layer on the one-hot code, centred: most of what a grid world shows is walls and floor,
+    the same at every step, and what matters is a symbol or two that differ. `frequency` is how
+    often each symbol has been seen; subtracting the mean vector leaves an observation's difference
+    from the usual one. `adapt` updates it, between two updates of the weights and never within.
 
     Shapes: (N, *space.shape) float or integer -> (N, width). Indices above the last symbol of a
     place count as that symbol.
@@ -39,6 +47,8 @@ class SymbolEmbedding(nn.Module):
 
     last_symbol: Tensor
     first_row: Tensor
+    frequency: Tensor
+    n_seen: Tensor
 
     def __init__(self, space: spaces.Box, width: int) -> None:
         super().__init__()
@@ -47,13 +57,27 @@ class SymbolEmbedding(nn.Module):
         first_row = np.concatenate([[0], n_symbols.cumsum()[:-1]])
         self.register_buffer("last_symbol", torch.as_tensor(n_symbols - 1))
         self.register_buffer("first_row", torch.as_tensor(first_row))
+        self.register_buffer("frequency", torch.zeros(int(n_symbols.sum())))
+        self.register_buffer("n_seen", torch.zeros((), dtype=torch.int64))
         self.bag = nn.EmbeddingBag(int(n_symbols.sum()), width, mode="sum")
-        nn.init.normal_(self.bag.weight, std=len(high) ** -0.5)
+        nn.init.normal_(self.bag.weight, std=0.5)
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, symbols: Tensor) -> Tensor:
-        rows = symbols.flatten(1).long().minimum(self.last_symbol) + self.first_row
-        return torch.relu(self.bag(rows) + self.bias)
+        mean = self.frequency @ self.bag.weight
+        return torch.relu(self.bag(self._rows(symbols)) - mean + self.bias)
+
+    def _rows(self, symbols: Tensor) -> Tensor:
+        return symbols.flatten(1).long().minimum(self.last_symbol) + self.first_row
+
+    @torch.no_grad()
+    def adapt(self, symbols: Tensor) -> None:
+        """Count the symbols of (N, *space.shape) observations into the frequencies."""
+        n_new = symbols.shape[0]
+        counts = torch.bincount(self._rows(symbols).flatten(), minlength=len(self.frequency))
+        weight = n_new / (n_new + self.n_seen)
+        self.frequency.lerp_(counts / n_new, weight)
+        self.n_seen.add_(n_new).clamp_(max=FREQUENCY_HORIZON)
 
 
 class ScaledCNN(nn.Module):
@@ -114,6 +138,13 @@ class ObservationExtractor(BaseFeaturesExtractor):
             return self.encoders["observation"](observations)  # type: ignore[no-any-return]
         assert isinstance(observations, dict)
         return torch.cat([enc(observations[key]) for key, enc in self.encoders.items()], dim=1)
+
+    def adapt(self, observations: Tensor | dict[str, Tensor]) -> None:
+        """Take in the observations of a rollout, (N, *shape) or a dict of them, after its update."""
+        parts = observations if isinstance(observations, dict) else {"observation": observations}
+        for key, encoder in self.encoders.items():
+            if isinstance(encoder, SymbolEmbedding):
+                encoder.adapt(parts[key])
 
 
 def check_space(space: spaces.Space[object], name: str) -> None:

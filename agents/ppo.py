@@ -116,7 +116,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         variance = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
         self.logger.record("train/explained_variance", variance)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self._record_memory(auxes)
+        self._end_update(auxes)
 
     def _loss(self, segment: RolloutSegment) -> tuple[torch.Tensor, Any, dict[str, float]]:
         """The loss of a minibatch, what the memory said, and the figures to log."""

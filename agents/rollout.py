@@ -106,6 +106,14 @@ class MemoryRolloutBuffer(RolloutBuffer):
             returns=self._pick(self.returns, envs),
         )
 
+    def flat_observations(self) -> PyTorchObs:
+        """Every observation of the rollout, (T * B, *shape), for each key of a dict."""
+        obs: Any = {
+            key: torch.as_tensor(array.reshape(-1, *array.shape[2:]), device=self.device)
+            for key, array in self.stored.items()
+        }
+        return obs if isinstance(self.observation_space, spaces.Dict) else obs[""]  # type: ignore[no-any-return]
+
     def _pick(self, array: np.ndarray, envs: np.ndarray) -> Tensor:
         """(T, B, ...) -> (B', T, ...)."""
         return torch.as_tensor(array[:, envs].swapaxes(0, 1).copy(), device=self.device)

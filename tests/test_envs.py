@@ -285,13 +285,13 @@ def test_only_the_cues_colour_pays() -> None:
             assert reward == float(colour == cue) and info["is_success"] is (colour == cue)
 
 
-def test_ball_blocks_and_cannot_be_picked_up() -> None:
+def test_turning_away_from_the_goals_does_nothing() -> None:
     env = CorridorEnv()
-    env.reset(seed=0)
-    env.step(0)  # facing the ball
-    for action in (2, 2):
-        env.step(action)
+    first, _ = env.reset(seed=0)
+    for action in (0, 1):  # towards the ball, towards the wall
+        obs, *_ = env.step(action)
         assert tuple(env.agent_pos) == (1, 2) and env.carrying is None
+        np.testing.assert_array_equal(obs, first)
     with pytest.raises(ValueError, match="action = 3 is none of 0"):
         env.step(3)
 
