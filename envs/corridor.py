@@ -51,8 +51,11 @@ class Episode(NamedTuple):
     """Colour of the goal above the walkway; the lower goal has the other colour."""
 
 
-def draw_episode(np_random: np.random.Generator, min_length: int, max_length: int) -> Episode:
-    """Draw an episode: the length is uniform from `min_length` to `max_length` inclusive.
+def draw_episode(
+    np_random: np.random.Generator, min_length: int, max_length: int, shuffle_goals: bool
+) -> Episode:
+    """Draw an episode: the length is uniform from `min_length` to `max_length` inclusive; the red
+    goal is the upper one unless goals are shuffled.
 
     Both forms of the environment draw here and nowhere else, in this order: that is what makes
     them play the same episodes under the same seed.
@@ -60,7 +63,7 @@ def draw_episode(np_random: np.random.Generator, min_length: int, max_length: in
     return Episode(
         length=int(np_random.integers(min_length, max_length + 1)),
         cue=int(np_random.integers(len(COLOURS))),
-        upper_goal=int(np_random.integers(len(COLOURS))),
+        upper_goal=int(np_random.integers(len(COLOURS))) if shuffle_goals else 0,
     )
 
 
@@ -107,10 +110,10 @@ class CorridorEnv(MiniGridEnv):
     ## Description
 
     The agent starts at the western end of a corridor, beside a coloured ball, the cue. At the
-    eastern end, beside the last cell, the junction, lie two goals, one of each colour; which one
-    lies above and which below is drawn at random. The goal of the cue's colour pays. The cue is
-    out of view after one step with the smallest view, so its colour has to be remembered for as
-    long as the corridor is. Everything seen on the way is the same in every episode.
+    eastern end, beside the last cell, the junction, lie two goals, one of each colour, the red one
+    above unless `shuffle_goals`. The goal of the cue's colour pays. The cue is out of view after
+    one step with the smallest view, so its colour has to be remembered for as long as the corridor
+    is. Everything seen on the way is the same in every episode.
 
         ###########
         #B#######G#     B  the cue, a red or a blue ball
@@ -165,6 +168,8 @@ class CorridorEnv(MiniGridEnv):
 
     - `min_length`, `max_length`: bounds of the corridor's length, in cells, at least 3.
     - `view_size`: side of the view, in cells, odd and at least 3.
+    - `shuffle_goals`: whether the sides of the goals are drawn at random in every episode. The
+      choice is then an exclusive or of two colours, much harder to learn; memory needs the same.
     - `render_mode`: "human", "rgb_array" (the vector form has this one only) or None.
     - `tile_size`: pixels per cell in pictures. Pictures are max_length + 2 cells wide in every
       episode, black beyond the corridor's end, because videos need frames of one size.
@@ -184,12 +189,14 @@ class CorridorEnv(MiniGridEnv):
         min_length: int = MIN_LENGTH,
         max_length: int = 200,
         view_size: int = 3,
+        shuffle_goals: bool = False,
         render_mode: str | None = None,
         tile_size: int = TILE_PIXELS,
     ) -> None:
         check_arguments(min_length, max_length, view_size)
         self.min_length = min_length
         self.max_length = max_length
+        self.shuffle_goals = shuffle_goals
         super().__init__(
             mission_space=MissionSpace(mission_func=self._gen_mission),
             width=max_length + 2,
@@ -266,7 +273,9 @@ class CorridorEnv(MiniGridEnv):
         return np.pad(frame, ((0, 0), (0, missing), (0, 0)))
 
     def _gen_grid(self, width: int, height: int) -> None:
-        self.lay_out(draw_episode(self.np_random, self.min_length, self.max_length))
+        self.lay_out(
+            draw_episode(self.np_random, self.min_length, self.max_length, self.shuffle_goals)
+        )
 
     def _reward(self) -> float:
         reached = self.grid.get(*self.agent_pos)

@@ -86,6 +86,7 @@ class CorridorVectorEnv(VectorEnv[NDArray[np.uint8], NDArray[np.int64], NDArray[
         min_length: int = MIN_LENGTH,
         max_length: int = 200,
         view_size: int = 3,
+        shuffle_goals: bool = False,
         render_mode: str | None = None,
         tile_size: int = TILE_PIXELS,
     ) -> None:
@@ -101,6 +102,7 @@ class CorridorVectorEnv(VectorEnv[NDArray[np.uint8], NDArray[np.int64], NDArray[
         self.min_length = min_length
         self.max_length = max_length
         self.view_size = view_size
+        self.shuffle_goals = shuffle_goals
         self.render_mode = render_mode
         self.tile_size = tile_size
         self.single_observation_space = view_space(view_size)
@@ -185,7 +187,11 @@ class CorridorVectorEnv(VectorEnv[NDArray[np.uint8], NDArray[np.int64], NDArray[
             return None
         if self._painter is None:
             self._painter = CorridorEnv(
-                self.min_length, self.max_length, self.view_size, "rgb_array", self.tile_size
+                self.min_length,
+                self.max_length,
+                self.view_size,
+                render_mode="rgb_array",
+                tile_size=self.tile_size,
             )
         frames = []
         for i, episode in enumerate(self._episodes):
@@ -222,7 +228,7 @@ class CorridorVectorEnv(VectorEnv[NDArray[np.uint8], NDArray[np.int64], NDArray[
         if generator is None:
             generator, _ = seeding.np_random()
             self._generators[i] = generator
-        episode = draw_episode(generator, self.min_length, self.max_length)
+        episode = draw_episode(generator, self.min_length, self.max_length, self.shuffle_goals)
         length = episode.length
 
         cells_M = self._map_BM[i]

@@ -26,8 +26,8 @@ CASES: list[Any] = [pytest.param(env_id, {}, id=env_id) for env_id in ENVIRONMEN
     pytest.param(CORRIDOR, kwargs, id=f"Corridor-{'-'.join(map(str, kwargs.values()))}")
     for kwargs in (
         {"min_length": 3, "max_length": 3},
-        {"min_length": 3, "max_length": 8},
-        {"min_length": 4, "max_length": 12, "view_size": 5},
+        {"min_length": 3, "max_length": 8, "shuffle_goals": True},
+        {"min_length": 4, "max_length": 12, "view_size": 5, "shuffle_goals": True},
         {"min_length": 3, "max_length": 9, "view_size": 7},
         {"min_length": 9, "max_length": 9, "view_size": 11},
     )
@@ -298,7 +298,7 @@ def test_turning_away_from_the_goals_does_nothing() -> None:
 
 def test_lengths_cues_and_sides_are_drawn_evenly() -> None:
     rng, draws = np.random.default_rng(0), 8000
-    episodes = [draw_episode(rng, 3, 10) for _ in range(draws)]
+    episodes = [draw_episode(rng, 3, 10, shuffle_goals=True) for _ in range(draws)]
     for share, counts in (
         (1 / 8, Counter(episode.length for episode in episodes)),
         (1 / 4, Counter((episode.cue, episode.upper_goal) for episode in episodes)),
@@ -308,6 +308,7 @@ def test_lengths_cues_and_sides_are_drawn_evenly() -> None:
         assert all(abs(count - draws * share) < bound for count in counts.values())
     assert {episode.length for episode in episodes} == set(range(3, 11))
     assert len(COLOURS) == 2
+    assert {draw_episode(rng, 3, 10, shuffle_goals=False).upper_goal for _ in range(100)} == {0}
 
 
 @pytest.mark.parametrize("length", [3, 20])

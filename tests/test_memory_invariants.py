@@ -187,16 +187,17 @@ def test_splitting_an_unroll_changes_nothing(case: Case, cuts: tuple[int, ...]) 
 
 
 @for_every_memory
-def test_a_state_given_is_left_as_it_was(case: Case) -> None:
+def test_a_state_given_is_left_as_it_was_and_gets_no_gradient(case: Case) -> None:
     memory = case.build()
     x_BTE, starts_BT = draw(3, 20)
     state = carried(memory, 3, 40, by="steps")
     copy = map_state(torch.clone, state)
-    first = memory.step(x_BTE[:, 0], state, starts_BT[:, 0])[0]
-    memory.unroll(x_BTE, state, starts_BT)[0].sum().backward()  # type: ignore[no-untyped-call]
-    assert torch.equal(memory.step(x_BTE[:, 0], state, starts_BT[:, 0])[0], first)
-    for left, right in zip(state, copy, strict=True):
-        assert torch.equal(left, right)
+    first_BD = memory.step(x_BTE[:, 0], state, starts_BT[:, 0])[0]
+    leaves = [state[0].requires_grad_()]  # what is remembered; ages and counts are numbers
+    loss = memory.unroll(x_BTE, state, starts_BT)[0].sum()
+    assert torch.autograd.grad(loss, leaves, allow_unused=True) == (None,) * len(leaves)
+    assert torch.equal(memory.step(x_BTE[:, 0], state, starts_BT[:, 0])[0], first_BD)
+    assert all(torch.equal(*pair) for pair in zip(state, copy, strict=True))
 
 
 # empty slots and deleted memories
