@@ -1,8 +1,8 @@
 """Stable-Baselines3 algorithms with a memory.
 
-    from expire_span.agents import MemoryPPO
-    model = MemoryPPO("MlpPolicy", "expire_span.envs:ExpireSpan/Corridor-v0", seed=0)
-    model.learn(300_000, progress_bar=True)
+from expire_span.agents import MemoryPPO
+model = MemoryPPO("MlpPolicy", "expire_span.envs:ExpireSpan/Corridor-v0", seed=0)
+model.learn(300_000, progress_bar=True)
 """
 
 from .a2c import MemoryA2C

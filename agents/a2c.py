@@ -76,7 +76,7 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         value = value_loss(evaluation.values_BT, segment.returns)
         entropy = entropy_loss(evaluation.entropy_BT, evaluation.log_prob_BT)
         loss = policy + self.ent_coef * entropy + self.vf_coef * value
-        loss = loss + self.span_control.coef * evaluation.aux.span_loss
+        loss = loss + self.span_control.loss(evaluation.aux)
         self._descend(loss)
         self._n_updates += 1
         buffer = self.rollout_buffer

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from expire_span.memory import MEMORIES, Aux, State, select_envs, state_bytes
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
@@ -17,6 +16,8 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
+
+from expire_span.memory import MEMORIES, Aux, LiveMemories, State, select_envs, state_bytes
 
 from .checks import NonFiniteError, check_checkpoint, check_finite_step
 from .extractors import ObservationExtractor
@@ -93,7 +94,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             **(policy_kwargs or {}),
         }
         super().__init__(
-            policy,  # type: ignore[arg-type]
+            policy,
             env,  # type: ignore[arg-type]
             learning_rate,
             policy_kwargs=policy_kwargs,
@@ -131,9 +132,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
             obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
-            starts = self._last_episode_starts
+            starts, marks = self._last_episode_starts, self._last_marks
+            assert starts is not None and marks is not None
             step = self.policy.act(obs_tensor, self._last_state, self._to_tensor(starts))
-            self._tracker.observe(starts, *self._last_marks, self._live(step.state))  # type: ignore[arg-type,misc]
+            self._tracker.observe(starts, *marks, self._live(step.state))
             actions = step.actions.cpu().numpy()
             new_obs, rewards, dones, infos = env.step(self.policy.to_env_actions(actions))
             self.num_timesteps += env.num_envs
@@ -150,7 +152,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             self._last_state = step.state
             self._last_marks = read_marks(env, infos, dones)
         last_values_B = self.policy.values_of(
-            obs_as_tensor(new_obs, self.device), self._last_state, self._to_tensor(dones)
+            obs_as_tensor(self._last_obs, self.device),  # type: ignore[arg-type]
+            self._last_state,
+            self._to_tensor(dones),
         )
         rollout_buffer.finish(torch.stack(values), torch.stack(log_probs), last_values_B, dones)
         callback.update_locals(locals())
@@ -185,8 +189,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     def _to_tensor(self, starts_B: np.ndarray) -> Tensor:
         return torch.as_tensor(starts_B, device=self.device)
 
-    def _live(self, state: State) -> Any:
-        return self.policy.memory.live(state)
+    def _live(self, state: State | None) -> LiveMemories | None:
+        return None if state is None else self.policy.memory.live(state)
 
     # -------------------------------------------------------------------------------- learning
 
@@ -211,9 +215,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         )
 
     def _descend(self, loss: Tensor) -> None:
-        """One optimizer step; the weights stay as they are if the loss or a gradient is not finite."""
+        """One optimizer step, or none if the loss or a gradient is not finite."""
         self.policy.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         if not torch.isfinite(norm):
             raise NonFiniteError(
@@ -296,6 +300,6 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     @classmethod
     def load(cls, path: Any, *args: Any, **kwargs: Any) -> Any:
-        """SB3's `load`. Raises `CheckpointError` with the reason for a file that is none of ours."""
+        """SB3's `load`. Raises `CheckpointError`, with the reason, for other files."""
         check_checkpoint(path, cls)
         return super().load(path, *args, **kwargs)

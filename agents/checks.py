@@ -62,4 +62,6 @@ def check_checkpoint(path: Any, algorithm: type) -> None:
                 f"missing; {advice}"
             )
         if b"MemoryActorCriticPolicy" not in archive.read("data"):
-            raise CheckpointError(f"{file} holds an agent of another kind, without memory; {advice}")
+            raise CheckpointError(
+                f"{file} holds an agent of another kind, without memory; {advice}"
+            )

@@ -140,7 +140,7 @@ class ObservationExtractor(BaseFeaturesExtractor):
         return torch.cat([enc(observations[key]) for key, enc in self.encoders.items()], dim=1)
 
     def adapt(self, observations: Tensor | dict[str, Tensor]) -> None:
-        """Take in the observations of a rollout, (N, *shape) or a dict of them, after its update."""
+        """Take in a rollout's observations, (N, *shape) or a dict of them, after its update."""
         parts = observations if isinstance(observations, dict) else {"observation": observations}
         for key, encoder in self.encoders.items():
             if isinstance(encoder, SymbolEmbedding):

@@ -1,4 +1,4 @@
-"""The losses of PPO and A2C as pure functions. All inputs have one shape, all outputs are scalars."""
+"""The losses of PPO and A2C as pure functions. Inputs have one shape, outputs are scalars."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ def ppo_policy_loss(
 
 
 def value_loss(
-    values: Tensor, returns: Tensor, old_values: Tensor | None = None, clip_range: float | None = None
+    values: Tensor,
+    returns: Tensor,
+    old_values: Tensor | None = None,
+    clip_range: float | None = None,
 ) -> Tensor:
     """Mean squared error to the returns; with `clip_range`, values move at most so far from old."""
     if clip_range is not None and old_values is not None:

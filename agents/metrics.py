@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from expire_span.memory import Aux, LiveMemories
 from stable_baselines3.common.logger import Logger
+
+from expire_span.memory import Aux, LiveMemories
 
 from .retention import RetentionTracker
 

@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from expire_span.memory import Aux, Memory, State, make_memory
 from gymnasium import spaces
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
+
+from expire_span.memory import Aux, Memory, State, make_memory
 
 from .extractors import ObservationExtractor
 
@@ -127,10 +128,10 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
     def predict(
         self,
         observation: np.ndarray | dict[str, np.ndarray],
-        state: State | None = None,  # type: ignore[override]
+        state: State | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
-    ) -> tuple[np.ndarray, State]:  # type: ignore[override]
+    ) -> tuple[np.ndarray, State]:
         """Actions for one observation or a batch of them, and the state to pass next time.
 
         The policy itself keeps nothing between calls. `state=None` starts an episode; a caller who
@@ -164,8 +165,10 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         if not isinstance(self.action_space, spaces.Box):
             return actions
         if self.squash_output:
-            return self.unscale_action(actions)
-        return np.clip(actions, self.action_space.low, self.action_space.high)
+            unscaled: np.ndarray = self.unscale_action(actions)
+            return unscaled
+        clipped: np.ndarray = np.clip(actions, self.action_space.low, self.action_space.high)
+        return clipped
 
     # -------------------------------------------------------------------------------- learning
 
@@ -194,7 +197,9 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
 
     # ----------------------------------------------- SB3's entry points that cannot see a state
 
-    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, obs: PyTorchObs, deterministic: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """SB3's memoryless signature: every observation is the first of an episode."""
         n_envs = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
         starts_B = torch.ones(n_envs, dtype=torch.bool, device=self.device)

@@ -13,6 +13,16 @@ from .losses import entropy_loss, normalize, ppo_policy_loss, value_loss
 from .policy import MemoryActorCriticPolicy
 from .rollout import RolloutSegment
 
+FIGURES = (
+    "policy_gradient_loss",
+    "value_loss",
+    "entropy_loss",
+    "loss",
+    "approx_kl",
+    "clip_fraction",
+)
+"""What each minibatch says of itself, logged as train/... in SB3's names."""
+
 
 class MemoryPPO(MemoryOnPolicyAlgorithm):
     """Proximal policy optimisation with a memory; swap it for sb3-contrib's `RecurrentPPO`.
@@ -133,15 +143,11 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         policy = ppo_policy_loss(
             evaluation.log_prob_BT, segment.old_log_prob, advantages, clip_range
         )
-        value = value_loss(
-            evaluation.values_BT, segment.returns, segment.old_values, clip_range_vf
-        )
+        value = value_loss(evaluation.values_BT, segment.returns, segment.old_values, clip_range_vf)
         entropy = entropy_loss(evaluation.entropy_BT, evaluation.log_prob_BT)
         loss = policy.loss + self.ent_coef * entropy + self.vf_coef * value
-        loss = loss + self.span_control.coef * evaluation.aux.span_loss
+        loss = loss + self.span_control.loss(evaluation.aux)
         figures = torch.stack(
             [policy.loss, value, entropy, loss, policy.approx_kl, policy.clip_fraction]
         ).tolist()
-        names = ("policy_gradient_loss", "value_loss", "entropy_loss", "loss")
-        names += ("approx_kl", "clip_fraction")
-        return loss, evaluation.aux, dict(zip(names, figures, strict=True))
+        return loss, evaluation.aux, dict(zip(FIGURES, figures, strict=True))

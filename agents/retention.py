@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from expire_span.memory import LiveMemories
 from numpy.typing import NDArray
+
+from expire_span.memory import LiveMemories
 
 
 class RetentionTracker:
@@ -45,7 +46,7 @@ class RetentionTracker:
                 self.recalled += bool(np.isin(ages_LS, self.step_B[i] - np.array(steps)).any())
 
     def pop_cue_recall(self) -> float | None:
-        """Share of the decisions since the last call whose cue was live; None if there were none."""
+        """Share of the decisions since the last call whose cue was live; None without any."""
         recall = self.recalled / self.decisions if self.decisions else None
         self.decisions = self.recalled = 0
         return recall

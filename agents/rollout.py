@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from expire_span.memory import State, select_envs
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.preprocessing import get_obs_shape
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor
+
+from expire_span.memory import State, select_envs
 
 
 class RolloutSegment(NamedTuple):
@@ -47,7 +48,7 @@ class MemoryRolloutBuffer(RolloutBuffer):
         )
         shape = (self.buffer_size, self.n_envs)
         self.stored = {
-            key: np.zeros((*shape, *get_obs_shape(part)), dtype=part.dtype)  # type: ignore[misc]
+            key: np.zeros((*shape, *get_obs_shape(part)), dtype=part.dtype)
             for key, part in parts.items()
         }
         self.actions = np.zeros((*shape, self.action_dim), dtype=self.action_space.dtype)

@@ -1,4 +1,4 @@
-"""How hard the span loss presses: a constant, or as hard as the return allows."""
+"""How hard memories are pressed to be short: a constant, or as hard as the return allows."""
 
 from __future__ import annotations
 
@@ -8,27 +8,44 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
+from torch import Tensor
+
+from expire_span.memory import Aux
 
 SpanCoef = float | Literal["auto"]
 
+MIN_EPISODES = 20
+"""Episodes before a mean return is believed."""
+
+
+SHRINK_WEIGHT = 0.1
+"""Weight of `shrink_loss` beside the paper's penalty, which presses harder but on the ramp only."""
+
 
 class SpanControl(Protocol):
-    """Sets alpha, the weight of the span loss, once per rollout."""
+    """Sets alpha, the weight of the pressure on spans, once per rollout."""
 
     coef: float
 
     def update(self, returns: Sequence[float], live_mean: float) -> None:
         """Take in the returns of the recent episodes and the mean number of live memories."""
 
+    def loss(self, aux: Aux) -> Tensor:
+        """What the spans add to the loss of an update."""
+
 
 @dataclass
 class ConstantSpanControl:
-    """The paper's: one alpha for the whole run. Retention collapses under it, see AutoSpanControl."""
+    """The paper's: one alpha for the whole run. Retention collapses under it: AutoSpanControl."""
 
     coef: float
 
     def update(self, returns: Sequence[float], live_mean: float) -> None:
         """Nothing to adapt."""
+
+    def loss(self, aux: Aux) -> Tensor:
+        """alpha times the paper's penalty."""
+        return self.coef * aux.span_loss
 
 
 @dataclass
@@ -36,17 +53,23 @@ class AutoSpanControl:
     """Shrinks memory only while the return does not suffer.
 
     Once every episode succeeds, advantages vanish and the span loss is the only gradient left: a
-    constant alpha then lets needed memories expire. Here alpha falls linearly from `max_coef` to 0
-    as the recent return falls from the best seen to `tolerance` below it. The best forgets slowly,
-    so a lucky stretch does not switch the loss off for good; the tolerance grows with the standard
-    error of the recent return, so noise does not either. At or below `target_live` memories there
-    is nothing left to gain and alpha is 0.
+    constant alpha then lets needed memories expire. Here two forces meet. All memories are pressed
+    by alpha; those the policy reads are held by `use_coef` * `use_loss`, which does not fade with
+    the advantages. And alpha follows the return:
+
+    - It falls linearly from `max_coef` to 0 as the recent return falls from the best seen to
+      `tolerance` below it. The best forgets slowly, so a lucky stretch does not switch the pressure
+      off for good; the tolerance grows with the standard error of the recent return, so noise does
+      not either.
+    - At or below `target_live` memories there is nothing left to gain, and it is 0.
     """
 
     max_coef: float = 1e-4
     """alpha while the return is at its best."""
+    use_coef: float = 0.1
+    """Weight of the loss that holds the memories in use."""
     target_live: float | None = None
-    """Mean live memories per layer at which to stop shrinking; None: as few as the return allows."""
+    """Mean live memories per layer at which shrinking stops; None: as few as the return allows."""
     tolerance: float = 0.02
     """Shortfall of the recent return, as a fraction of the best, at which alpha reaches 0."""
     forget: float = 0.002
@@ -56,17 +79,25 @@ class AutoSpanControl:
 
     def update(self, returns: Sequence[float], live_mean: float) -> None:
         """Set `coef` for the next update of the weights."""
-        if len(returns) < 2:
-            self.coef = 0.0
+        self.coef = 0.0
+        if len(returns) < MIN_EPISODES:
             return
         recent = float(np.mean(returns))
         noise = float(np.std(returns)) / math.sqrt(len(returns))
         self.best = max(recent, self.best + self.forget * min(0.0, recent - self.best))
-        allowed = self.tolerance * max(abs(self.best), noise) + noise
-        press = 1.0 - (self.best - recent) / allowed if allowed > 0 else 1.0
-        if self.target_live is not None and live_mean <= self.target_live:
-            press = 0.0
-        self.coef = self.max_coef * min(1.0, max(0.0, press))
+        small_enough = self.target_live is not None and live_mean <= self.target_live
+        if small_enough:
+            return
+        allowed = self.tolerance * abs(self.best) + noise
+        shortfall = (self.best - recent) / allowed if allowed > 0 else 0.0
+        self.coef = self.max_coef * max(0.0, 1.0 - shortfall)
+
+    def loss(self, aux: Aux) -> Tensor:
+        """The pressure on all memories, and what holds those in use."""
+        return (
+            self.coef * (aux.span_loss + SHRINK_WEIGHT * aux.shrink_loss)
+            + self.use_coef * aux.use_loss
+        )
 
 
 def make_span_control(span_coef: SpanCoef, target_live: float | None) -> SpanControl:

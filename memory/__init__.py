@@ -1,9 +1,9 @@
 """Memories for sequence models: torch only, no reinforcement learning in here.
 
-    memory = make_memory("expire-span", dim_in=32, max_span=1024)
-    state = memory.initial_state(batch_size)
-    y, state = memory.step(x, state, starts)            # acting
-    y, state, aux = memory.unroll(xs, state, starts)    # learning
+memory = make_memory("expire-span", dim_in=32, max_span=1024)
+state = memory.initial_state(batch_size)
+y, state = memory.step(x, state, starts)            # acting
+y, state, aux = memory.unroll(xs, state, starts)    # learning
 """
 
 from __future__ import annotations

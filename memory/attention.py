@@ -63,24 +63,30 @@ class MemoryAttention(nn.Module):
 
     def read(
         self, q_BHQx: Tensor, kv_BWY: Tensor, birth_BW: Tensor, log_mask_BQW: Tensor
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """What the queries read from W keys born at `birth` (steps from the queries' origin).
 
         `log_mask` is -inf where a key cannot be read; each query can read one key at least.
-        Returns (B, Q, D).
+        Returns (B, Q, D), and the most any head attended to each key, (B, Q, W), no gradient.
         """
         B, H, Q, _ = q_BHQx.shape
-        k_BHWd, v_BHWd = kv_BWY.view(B, -1, 2, H, kv_BWY.shape[-1] // (2 * H)).permute(2, 0, 3, 1, 4)
+        k_BHWd, v_BHWd = kv_BWY.view(B, -1, 2, H, kv_BWY.shape[-1] // (2 * H)).permute(
+            2, 0, 3, 1, 4
+        )
         decay_BWJ = torch.exp(birth_BW[..., None] / age_scales(birth_BW))
         k_BHWx = torch.cat([k_BHWd, decay_BWJ[:, None].expand(-1, H, -1, -1)], dim=-1)
         logits_BHQW = q_BHQx @ k_BHWx.transpose(-1, -2) + log_mask_BQW[:, None]
-        y_BHQd = logits_BHQW.softmax(-1) @ v_BHWd
-        return self.out(y_BHQd.transpose(1, 2).reshape(B, Q, -1))  # type: ignore[no-any-return]
+        attention_BHQW = logits_BHQW.softmax(-1)
+        y_BHQd = attention_BHQW @ v_BHWd
+        return self.out(y_BHQd.transpose(1, 2).reshape(B, Q, -1)), attention_BHQW.detach().amax(1)
 
     def read_slots(
         self, z_BD: Tensor, memories_BSD: Tensor, decay_BSJ: Tensor, log_mask_BS: Tensor
     ) -> Tensor:
-        """One step of every environment: what `read` gives for one query. `decay` is exp(-age / tau)."""
+        """One step of every environment: what `read` gives for one query.
+
+        `decay` is exp(-age / tau).
+        """
         B, D = z_BD.shape
         H = self.n_heads
         w_key_HdD, w_value_HdD = self.key_value.weight.view(2, H, D // H, D)
@@ -114,7 +120,8 @@ def initialise(attention: MemoryAttention, ffn: FeedForward) -> None:
         nn.init.orthogonal_(weight)
     attention.query.weight.mul_(QUERY_GAIN)
     nn.init.orthogonal_(attention.out.weight)
-    nn.init.orthogonal_(ffn[1].weight, gain=math.sqrt(2))
-    nn.init.orthogonal_(ffn[3].weight)
-    for linear in (ffn[1], ffn[3]):
+    into, back = (module for module in ffn if isinstance(module, nn.Linear))
+    nn.init.orthogonal_(into.weight, gain=math.sqrt(2))
+    nn.init.orthogonal_(back.weight)
+    for linear in (into, back):
         nn.init.zeros_(linear.bias)

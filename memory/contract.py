@@ -32,19 +32,23 @@ class LiveMemories(NamedTuple):
         return self.age_BLS.isfinite().sum(-1)
 
     def holds_B(self, age_B: Tensor) -> Tensor:
-        """Whether the step taken `age_B` steps ago is still held, in any layer. Shape (B,), bool."""
+        """Whether the step taken `age_B` steps ago is held in any layer. Shape (B,), bool."""
         return (self.age_BLS == age_B[:, None, None]).flatten(1).any(-1)
 
 
 class Aux(NamedTuple):
-    """What `unroll` learned about itself: the span loss and what the metrics need.
+    """What `unroll` learned about itself: losses for the spans and what the metrics need.
 
-    Shapes: span_loss scalar; span_BTL predicted spans in steps of the memories born in the
-    segment; live_BTL number of earlier memories each step could read; evicted_B memories dropped
-    alive because the capacity was full. Memories without slots give None for the last three.
+    span_loss, shrink_loss and use_loss are scalars, summed over memories and layers and divided by
+    the number of steps: the paper's penalty, and the two that retention control weighs against
+    each other (`span_mask` has all three). span_BTL: predicted spans in steps of the memories born
+    in the segment; live_BTL: number of earlier memories each step could read; evicted_B: memories
+    dropped alive because the capacity was full. Memories without slots give None for these three.
     """
 
     span_loss: Tensor
+    shrink_loss: Tensor
+    use_loss: Tensor
     span_BTL: Tensor | None = None
     live_BTL: Tensor | None = None
     evicted_B: Tensor | None = None
@@ -65,7 +69,7 @@ class Memory(nn.Module, ABC):
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
-        """The state before the first step of `batch_size` environments, on the parameters' device."""
+        """The state before the first step of `batch_size` environments, on the memory's device."""
 
     @abstractmethod
     def step(self, x_BE: Tensor, state: Any, starts_B: Tensor) -> tuple[Tensor, Any]:
@@ -124,6 +128,7 @@ def check_positive(owner: str, **values: float) -> None:
             raise ValueError(f"{owner}: {name} = {value} must be above 0")
 
 
-def zero_loss(like: Tensor) -> Tensor:
-    """A scalar 0 on the device of `like`, for memories that have no span loss."""
-    return torch.zeros((), device=like.device)
+def no_spans(like: Tensor) -> Aux:
+    """The `Aux` of a memory without spans, on the device of `like`."""
+    zero = torch.zeros((), device=like.device)
+    return Aux(zero, zero, zero)

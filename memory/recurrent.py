@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from .contract import Aux, Memory, check_positive, zero_loss
+from .contract import Aux, Memory, check_positive, no_spans
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Recurrent(Memory):
         super().__init__()
         self.dim_in, self.dim_out = dim_in, config.width
         self.has_cell = isinstance(config, LSTMConfig)
-        rnn = nn.LSTM if self.has_cell else nn.GRU
-        self.rnn = rnn(dim_in, config.width, config.n_layers, batch_first=True)
+        rnn: Any = nn.LSTM if self.has_cell else nn.GRU
+        self.rnn: Any = rnn(dim_in, config.width, config.n_layers, batch_first=True)
 
     def initial_state(self, batch_size: int) -> RecurrentState:
         """Zeros. See `Memory.initial_state`."""
@@ -91,7 +91,7 @@ class Recurrent(Memory):
         y_NPD, _ = pad_packed_sequence(y_packed, batch_first=True)
         last_B = piece_BT[:, -1]
         new_state = RecurrentState(*(leaf[last_B].detach() for leaf in end))
-        return y_NPD[piece_BT, offset_BT], new_state, Aux(zero_loss(x_BTE))
+        return y_NPD[piece_BT, offset_BT], new_state, no_spans(x_BTE)
 
     def _piece_state(
         self, state: RecurrentState, piece_BT: Tensor, continued_B: Tensor

@@ -62,9 +62,7 @@ def stretch_steps(n_steps: int, device: torch.device) -> Tensor:
     return steps.view(n_stretches, length)
 
 
-def gather_stretches(
-    keys: Keys, end_BK: Tensor, episode_BT: Tensor, steps_NC: Tensor
-) -> Stretches:
+def gather_stretches(keys: Keys, end_BK: Tensor, episode_BT: Tensor, steps_NC: Tensor) -> Stretches:
     """Find the keys each stretch can read. `end` is the last step at which a key can be read."""
     episode_BNC = episode_BT[:, steps_NC]
     birth_B1K, episode_B1K = keys.birth_BK[:, None], keys.episode_BK[:, None]

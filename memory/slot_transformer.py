@@ -25,7 +25,7 @@ from .segment import (
     take_rows,
     within_capacity,
 )
-from .span_mask import soft_mask, span_penalty
+from .span_mask import shrink_loss, soft_mask, span_penalty, use_loss
 
 SLOT_CHUNK = 16
 """Slots are added and removed this many at a time; on CUDA also the steps between two looks."""
@@ -45,12 +45,14 @@ class SlotState(NamedTuple):
 
 
 class LayerRead(NamedTuple):
-    """What one layer read: the span of every key, and the stretches' keys that could be read."""
+    """What one layer read: the span of every key, the stretches' keys that could be read, and the
+    three losses of the spans, each divided by the number of steps."""
 
     span_BK: Tensor
     stretches: Stretches
     readable_BNCW: Tensor
     evicted_BT: Tensor
+    losses: tuple[Tensor, Tensor, Tensor]
 
 
 class SlotTransformer(Memory):
@@ -85,8 +87,12 @@ class SlotTransformer(Memory):
         self.final_norm = nn.LayerNorm(width)
         nn.init.orthogonal_(self.embed.weight)
         nn.init.zeros_(self.embed.bias)
-        for attention, ffn in zip(self.attentions, self.ffns, strict=True):
+        for i in range(n_layers):
+            _, attention, ffn = self._layer(i)
             initialise(attention, ffn)
+
+    def _layer(self, i: int) -> tuple[nn.LayerNorm, MemoryAttention, FeedForward]:
+        return self.norms[i], self.attentions[i], self.ffns[i]  # type: ignore[return-value]
 
     @abstractmethod
     def spans(self, hidden_BLYD: Tensor, layers: slice) -> Tensor:
@@ -133,14 +139,15 @@ class SlotTransformer(Memory):
         x_BD = self.embed(x_BE)
         new_BLSD = torch.empty_like(hidden_BLSD)
         for i in range(self.n_layers):
-            z_BD = self.norms[i](x_BD)
+            norm, attention, ffn = self._layer(i)
+            z_BD = norm(x_BD)
             torch.where(
                 write_BLS[:, i, :, None], z_BD[:, None], hidden_BLSD[:, i], out=new_BLSD[:, i]
             )
-            x_BD = x_BD + self.attentions[i].read_slots(
+            x_BD = x_BD + attention.read_slots(
                 z_BD, new_BLSD[:, i], decay_BLSJ[:, i], log_mask_BLS[:, i]
             )
-            x_BD = x_BD + self.ffns[i](x_BD)
+            x_BD = x_BD + ffn(x_BD)
         evicted_B = state.evicted_B.masked_fill(starts_B, 0) + evicted_B
         return self.final_norm(x_BD), SlotState(new_BLSD, age_BLS, evicted_B)
 
@@ -198,30 +205,31 @@ class SlotTransformer(Memory):
         carried_BLSD = state.hidden_BLSD.detach().masked_fill(empty_BLS1, 0.0)
         episode_BT = starts_BT.bool().cumsum(1)
         x_BTD = self.embed(x_BTE)
-        span_loss = x_BTD.new_zeros(())
         memories, reads = [], []
         for i in range(self.n_layers):
-            z_BTD = self.norms[i](x_BTD)
+            norm, _, ffn = self._layer(i)
+            z_BTD = norm(x_BTD)
             memories_BKD = torch.cat([carried_BLSD[:, i], z_BTD], dim=1)
             keys = segment_keys(state.age_BLS[:, i], episode_BT)
-            y_BTD, read, penalty = self._read_segment(i, z_BTD, memories_BKD, keys, episode_BT)
+            y_BTD, read = self._read_segment(i, z_BTD, memories_BKD, keys, episode_BT)
             x_BTD = x_BTD + y_BTD
-            x_BTD = x_BTD + self.ffns[i](x_BTD)
-            span_loss = span_loss + penalty
+            x_BTD = x_BTD + ffn(x_BTD)
             memories.append(memories_BKD.detach())
             reads.append(read)
         live_BTL = torch.stack([r.readable_BNCW.sum(-1).flatten(1)[:, :T] for r in reads], -1) - 1
         evicted_BT = torch.stack([read.evicted_BT for read in reads]).sum(0)
         span_BTL = torch.stack([read.span_BK[:, -T:] for read in reads], -1)
         state = self._pack(memories, reads, state.evicted_B, evicted_BT, episode_BT)
-        return self.final_norm(x_BTD), state, Aux(span_loss, span_BTL, live_BTL, evicted_BT.sum(1))
+        losses = torch.stack([torch.stack(read.losses) for read in reads]).sum(0)
+        aux = Aux(losses[0], losses[1], losses[2], span_BTL, live_BTL, evicted_BT.sum(1))
+        return self.final_norm(x_BTD), state, aux
 
     def _read_segment(
         self, layer: int, z_BTD: Tensor, memories_BKD: Tensor, keys: Keys, episode_BT: Tensor
-    ) -> tuple[Tensor, LayerRead, Tensor]:
-        """One layer's attention over a segment, what it read, and its span penalty."""
+    ) -> tuple[Tensor, LayerRead]:
+        """One layer's attention over a segment, and what it read."""
         B, T, D = z_BTD.shape
-        attention = self.attentions[layer]
+        _, attention, _ = self._layer(layer)
         steps_NC = stretch_steps(T, z_BTD.device)
         N, C = steps_NC.shape
         span_BK = self.spans(memories_BKD[:, None], slice(layer, layer + 1))[:, 0]
@@ -246,13 +254,20 @@ class SlotTransformer(Memory):
         kv_MWY = take_rows(attention.keys_values(memories_BKD), stretches.index_BNW)
         # Keys gathered but not readable may lie far ahead, where exp would overflow.
         birth_BNW = (take(keys.birth_BK, stretches.index_BNW) - origin_N[:, None]).clamp(max=C)
-        y_MCD = attention.read(q_MHCx, kv_MWY, birth_BNW.flatten(0, 1), log_mask_BNCW.flatten(0, 1))
+        y_MCD, attention_MCW = attention.read(
+            q_MHCx, kv_MWY, birth_BNW.flatten(0, 1), log_mask_BNCW.flatten(0, 1)
+        )
         # Queries that fill up the last stretch repeat its last step: they do not pay again.
         paying_BNCW = readable_BNCW.flatten(1, 2)[:, :T]
         paying_BNCW = F.pad(paying_BNCW, (0, 0, 0, N * C - T)).view_as(readable_BNCW)
-        penalty = span_penalty(span_BNW, stretches.age_BNCW, self.ramp, paying_BNCW) / (B * T)
-        read = LayerRead(span_BK.detach(), stretches, readable_BNCW, evicted_BT)
-        return y_MCD.view(B, N * C, D)[:, :T], read, penalty
+        used = use_loss(span_BNW, stretches.age_BNCW, attention_MCW.view_as(mask_BNCW))
+        losses = (
+            span_penalty(span_BNW, stretches.age_BNCW, self.ramp, paying_BNCW) / (B * T),
+            shrink_loss(span_BK[:, -T:]).mean(),
+            used.sum() / (B * T),
+        )
+        read = LayerRead(span_BK.detach(), stretches, readable_BNCW, evicted_BT, losses)
+        return y_MCD.view(B, N * C, D)[:, :T], read
 
     @torch.no_grad()
     def _pack(

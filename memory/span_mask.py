@@ -1,18 +1,25 @@
-"""The paper's two equations, as pure functions (Sukhbaatar et al. 2021, arXiv:2105.06548).
+"""The paper's two equations (Sukhbaatar et al. 2021, arXiv:2105.06548), and two losses of our own.
 
-    e_i            span of memory i, in steps
-    r_ti = e_i - (t - i)                        remaining span at step t; t - i is the age
-    m_ti = max(0, min(1, 1 + r_ti / R))         soft mask with a ramp of R steps
+e_i            span of memory i, in steps
+r_ti = e_i - (t - i)                        remaining span at step t; t - i is the age
+m_ti = max(0, min(1, 1 + r_ti / R))         soft mask with a ramp of R steps
 
-      m |1 --------.
-        |           `.                          a memory lives e steps unharmed, then fades
-        |0            `.______ age              over R more and is deleted
-                    e   e+R
+  m |1 --------.
+    |           `.                          a memory lives e steps unharmed, then fades
+    |0            `.______ age              over R more and is deleted
+                e   e+R
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+USED_FROM = 0.3
+"""Share of a head's attention from which a memory counts as used."""
+
+LIFE_AFTER_USE = 2.0
+"""Span a memory should have at least, as a multiple of the age at which it was last used."""
 
 
 def soft_mask(spans: Tensor, ages: Tensor, ramp: float) -> Tensor:
@@ -37,3 +44,24 @@ def span_penalty(spans: Tensor, ages: Tensor, ramp: float, visible: Tensor) -> T
     # Only spans carry a gradient, and each counts once per step on the ramp: a weighted sum over
     # keys gives it without a graph over (T, K).
     return ((spans * fading.sum(-2)).sum() - (ages * fading).sum()) / ramp
+
+
+def shrink_loss(spans: Tensor) -> Tensor:
+    """log(1 + e) of every memory, in place of the paper's e: a span of 4,000 shrinks at the rate of
+    one of 40, and one below a step is left alone. Unlike `span_penalty` it presses on spans that no
+    episode is long enough to reach. Spans in steps, any shape; the result has the same."""
+    return torch.log1p(spans)
+
+
+def use_loss(spans: Tensor, ages: Tensor, attention: Tensor) -> Tensor:
+    """Use extends life: how far log(1 + e) is below that of `LIFE_AFTER_USE` x the age of use.
+
+    A memory is used at the age at which some step gives it `USED_FROM` of its attention. That it is
+    needed shows in what the policy reads, also when every episode succeeds and no advantage is left
+    to say so. Shapes: spans (..., K) in steps; ages and attention (..., T, K), no gradient through
+    either. Returns (..., K), 0 for memories not used.
+    """
+    age_of_use = torch.where(attention >= USED_FROM, ages, 0).amax(-2)
+    return torch.relu(torch.log1p(LIFE_AFTER_USE * age_of_use) - torch.log1p(spans)) * (
+        age_of_use > 0
+    )

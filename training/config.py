@@ -13,6 +13,7 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 import tyro
 import yaml
+from stable_baselines3.common.utils import LinearSchedule
 from tyro.constructors import PrimitiveConstructorSpec
 
 from expire_span.agents import MemoryA2C, MemoryPPO
@@ -63,7 +64,9 @@ class OnPolicyOptions:
     """Hyper-parameters that PPO and A2C share."""
 
     learning_rate: float = 1e-3
-    """Step size of the optimizer, constant over the run."""
+    """Step size of the optimizer."""
+    learning_rate_schedule: Literal["constant", "linear"] = "constant"
+    """Whether the step size stays, or falls linearly to 0 at total-timesteps."""
     n_steps: int = 128
     """Steps per environment between two updates: rollout length, and reach of the gradient."""
     gamma: float = 0.99
@@ -95,6 +98,8 @@ class OnPolicyOptions:
     def algorithm_kwargs(self) -> dict[str, Any]:
         """Keyword arguments of the algorithm's class."""
         kwargs = asdict(self)
+        if kwargs.pop("learning_rate_schedule") == "linear":
+            kwargs["learning_rate"] = LinearSchedule(self.learning_rate, 0.0, 1.0)
         kwargs["policy_kwargs"] = {"net_arch": list(kwargs.pop("net_arch"))}
         return kwargs
 

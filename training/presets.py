@@ -48,9 +48,10 @@ PRESETS: dict[str, Preset] = {
                 run={"total_timesteps": 300_000, "n_envs": 32},
                 hyper_parameters={
                     "learning_rate": 1e-3,
-                    "n_steps": 64,
+                    "learning_rate_schedule": "linear",
+                    "n_steps": 128,
                     "n_epochs": 4,
-                    "ent_coef": 0.01,
+                    "ent_coef": 0.003,
                 },
                 memories=CORRIDOR_MEMORIES,
             ),

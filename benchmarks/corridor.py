@@ -1,0 +1,152 @@
+"""Every memory on Corridor: steps to 99 % success, final success, live memories.
+
+    python benchmarks/corridor.py              # all runs, then docs/benchmarks/corridor.md
+    python benchmarks/corridor.py --seeds 0 1 --memories expire-span none --algos ppo
+
+Each run is one `train_rl.py` with the corridor's preset, in a folder of its own under --runs. A run
+whose folder holds an evaluation.json is not repeated, so the benchmark can be stopped and gone on
+with, and the table always shows every run there is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from expire_span.training.metrics_csv import STEPS, read_metrics
+
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "expire-span": ("--memory", "expire-span"),
+    "transformer-xl-16": ("--memory", "transformer-xl", "--window", "16"),
+    "transformer-xl-64": ("--memory", "transformer-xl", "--window", "64"),
+    "transformer-xl-200": ("--memory", "transformer-xl", "--window", "200"),
+    "lstm": ("--memory", "lstm"),
+    "gru": ("--memory", "gru"),
+    "none": ("--memory", "none"),
+}
+"""The memories compared, with the options that make them."""
+
+SOLVED = 0.99
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run."""
+
+    algos: tuple[str, ...] = ("ppo", "a2c")
+    """Algorithms."""
+    memories: tuple[str, ...] = tuple(VARIANTS)
+    """Memories, names as in the table."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Seeds."""
+    jobs: int = 1
+    """Runs at a time, one core each."""
+    runs: Path = field(default=Path("runs/benchmark_corridor"))
+    """Folder of the runs."""
+    out: Path = field(default=Path("docs/benchmarks/corridor.md"))
+    """File the table is written to."""
+
+
+def train(folder: Path, algo: str, variant: str, seed: int) -> None:
+    """One run, unless it has been done. Raises CalledProcessError if it fails."""
+    if (folder / "evaluation.json").exists():
+        return
+    if folder.exists():
+        shutil.rmtree(folder)  # a run that was cut off: its folder is refused, and made by us
+    command = [sys.executable, "train_rl.py", *VARIANTS[variant], "--algo", algo]
+    command += ["--seed", str(seed), "--run-dir", str(folder), "--wandb", "disabled"]
+    subprocess.run([*command, "--no-progress"], check=True, stdout=subprocess.DEVNULL)
+
+
+def steps_to_solve(folder: Path) -> float | None:
+    """Environment steps after which 99 % of the last 100 training episodes had succeeded."""
+    for row in read_metrics(folder / "metrics.csv"):
+        success: Any = row.get("rollout/success_rate")
+        if success not in (None, "") and float(success) >= SOLVED:
+            return float(row[STEPS])
+    return None
+
+
+def table_row(name: str, algo: str, folders: Sequence[Path]) -> str:
+    """One line of the table: all seeds of one memory under one algorithm."""
+    results = [json.loads((folder / "evaluation.json").read_text()) for folder in folders]
+    success = [result["success_rate"] for result in results]
+    solved = [steps for folder in folders if (steps := steps_to_solve(folder)) is not None]
+    live = [
+        statistics.mean(result["live_memory_mean"]) for result in results
+        if result.get("live_memory_mean")
+    ]  # fmt: skip
+    rate = statistics.median(result["env_steps_per_second"] for result in results)
+    cells = [
+        name,
+        algo,
+        str(len(results)),
+        f"{len(solved)} of {len(results)}",
+        f"{statistics.median(solved):,.0f}" if solved else "never",
+        f"{statistics.median(success):.3f}",
+        f"{min(success):.3f}",
+        f"{statistics.mean(live):.1f}" if live else "",
+        f"{rate:,.0f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def write_table(options: Options) -> None:
+    """Write the table of every run there is under `options.runs`."""
+    rows = []
+    for algo in ("ppo", "a2c"):
+        for variant in VARIANTS:
+            folders = sorted(
+                file.parent for file in options.runs.glob(f"{algo}_{variant}_*/evaluation.json")
+            )
+            if folders:
+                rows.append(table_row(variant, algo, folders))
+    text = f"""# Corridor, lengths U(3,200)
+
+Written by `python benchmarks/corridor.py`: the preset's steps (300,000 with PPO, 1,000,000 with
+A2C), then 1,000 fresh episodes without exploration. Solved: 99 % of the last 100 training episodes,
+exploration included, had succeeded at some time; steps are the median of the seeds that did. Final
+success is the median of the seeds, and the lowest. Live memories: mean per layer, the present step aside, over the evaluation. Steps/s: learning included,
+one core each; {os.cpu_count()} cores, Python {platform.python_version()},
+torch {torch.__version__}.
+
+| memory | algorithm | seeds | solved | steps to 99 % | final success | lowest | live | steps/s |
+|---|---|---|---|---|---|---|---|---|
+"""
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(text + "\n".join(rows) + "\n")
+
+
+def main(options: Options) -> None:
+    """Run what is missing, seed by seed, and write the table after each run."""
+    unknown = set(options.memories) - set(VARIANTS)
+    if unknown:
+        sys.exit(f"unknown memories {sorted(unknown)}; known: {', '.join(VARIANTS)}")
+
+    def one(run: tuple[int, str, str]) -> None:
+        seed, algo, variant = run
+        train(options.runs / f"{algo}_{variant}_{seed}", algo, variant, seed)
+        write_table(options)
+        print(f"done: {algo} {variant} seed {seed}", flush=True)
+
+    queue = [(s, a, m) for s in options.seeds for a in options.algos for m in options.memories]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(one, queue))
+    print(f"written: {options.out}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

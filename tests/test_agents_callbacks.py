@@ -1,0 +1,3 @@
+"""Callbacks, evaluation and logging of Stable-Baselines3 and Weights & Biases."""
+
+from __future__ import annotations
