@@ -123,6 +123,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         assert self._last_state is not None and self._tracker is not None
         self.policy.set_training_mode(False)
         rollout_buffer.reset()
+        self._last_state = self.policy.memory.shorten(self._last_state)
         rollout_buffer.initial_state = self._last_state
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)

@@ -44,7 +44,7 @@ ENVIRONMENTS: dict[str, Registration] = {
 }
 
 for _id, _registration in ENVIRONMENTS.items():
-    # Without max_episode_steps: the limit depends on the episode, so the environments truncate.
+    # Without max_episode_steps: the limit depends on the episode and is part of the game.
     gymnasium.register(
         id=_id,
         entry_point=_registration.entry_point,

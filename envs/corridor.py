@@ -68,7 +68,7 @@ def draw_episode(
 
 
 def step_limit(length: int) -> int:
-    """Steps after which an episode in a corridor of this length is truncated: 4 * length + 20.
+    """Steps after which an episode in a corridor of this length is lost: 4 * length + 20.
 
     An agent that knows the way needs length + 1. The rest leaves room for exploration.
     """
@@ -153,8 +153,9 @@ class CorridorEnv(MiniGridEnv):
 
     ## Termination
 
-    On stepping on either goal. Truncated after 4 * length + 20 steps, the length being that of the
-    episode's corridor.
+    On stepping on either goal, or, without reward, after 4 * length + 20 steps, the length being
+    that of the episode's corridor. Running out of steps is a loss, not a cut: never truncated. Were
+    it a cut, bootstrapping would value waiting at the junction for ever as highly as a choice.
 
     ## Info
 
@@ -233,11 +234,12 @@ class CorridorEnv(MiniGridEnv):
             )
         if action != self.actions.forward and not self._faces_goal_after(action):
             action = self.actions.done  # MiniGrid's action that does nothing
-        obs, reward, terminated, truncated, _ = super().step(action)
+        obs, reward, reached, out_of_steps, _ = super().step(action)
+        over = reached or out_of_steps
         info: dict[str, Any] = {"memory": self._marks()}
-        if terminated or truncated:
+        if over:
             info["is_success"] = bool(reward)
-        return obs["image"].reshape(-1), float(reward), terminated, truncated, info
+        return obs["image"].reshape(-1), float(reward), over, False, info
 
     def _faces_goal_after(self, turn: int) -> bool:
         turned = (self.agent_dir + (1 if turn == self.actions.right else -1)) % 4

@@ -165,13 +165,12 @@ class CorridorVectorEnv(VectorEnv[NDArray[np.uint8], NDArray[np.int64], NDArray[
         self._heading_B = np.where(beside_B >= GOAL, turned_B, self._heading_B)
         self._position_B = np.where(moves_B, ahead_B, self._position_B)
         self._steps_B += 1
-        terminated_B = moves_B & (code_B >= GOAL)
-        success_B = terminated_B & (code_B == self._paying_goal_B)
-        truncated_B = self._steps_B >= self._limit_B
+        reached_B = moves_B & (code_B >= GOAL)
+        success_B = reached_B & (code_B == self._paying_goal_B)
 
         obs_BO, code_BC = self._observe(self._envs_B)
         infos: Infos = {}
-        ended_B = terminated_B | truncated_B
+        ended_B = reached_B | (self._steps_B >= self._limit_B)
         if ended_B.any():
             infos = self._final_infos(obs_BO, code_BC, success_B, ended_B)
             ended_E = np.flatnonzero(ended_B)
@@ -179,7 +178,7 @@ class CorridorVectorEnv(VectorEnv[NDArray[np.uint8], NDArray[np.int64], NDArray[
                 self._begin_episode(i)
             obs_BO[ended_E], code_BC[ended_E] = self._observe(ended_E)
         infos |= self._memory_info(code_BC, self._position_B, np.ones(self.num_envs, np.bool_))
-        return obs_BO, success_B.astype(np.float64), terminated_B, truncated_B, infos
+        return obs_BO, success_B.astype(np.float64), ended_B, np.zeros_like(ended_B), infos
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """Pictures of all environments, each as `CorridorEnv` draws it; None without a mode."""

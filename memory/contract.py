@@ -85,6 +85,15 @@ class Memory(nn.Module, ABC):
         No gradient reaches the state given; the parameters get one through what it holds.
         """
 
+    def shorten(self, state: Any) -> Any:
+        """The state with which a training rollout begins. A memory that is regularised by shortening
+        its reach at random draws it here; acting and learning find it in the state."""
+        return state
+
+    def spans_at_birth(self, state: Any) -> Tensor | None:
+        """Spans (B, L) in steps of the memories born at the last step; None without spans."""
+        return None
+
     def live(self, state: Any) -> LiveMemories | None:
         """What the state holds, or None for a memory that has no separate memories to count."""
         return None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .contract import check_positive
-from .slot_transformer import SlotTransformer
+from .slot_transformer import SlotState, SlotTransformer
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,9 @@ class ExpireSpanConfig:
     """Span of every memory before learning, as a fraction of max_span."""
     temperature: float = 1.0
     """tau, divides the predictor's logit: larger is slower."""
+    shorten: bool = False
+    """Regulariser of the paper: in training, spans are cut to u * max_span, u drawn uniformly from
+    0 to 1 for every environment and rollout, so that nothing is kept that could be done without."""
     max_live: int | None = None
     """Most memories held per environment and layer, the present step included; None: no bound."""
 
@@ -104,6 +107,13 @@ class ExpireSpan(SlotTransformer):
             max_live=config.max_live,
         )
         self.span_predictor = SpanPredictor(config)
+        self.max_span, self.shortens = config.max_span, config.shorten
 
     def spans(self, hidden_BLYD: Tensor, layers: slice) -> Tensor:
         return self.span_predictor(hidden_BLYD, layers)  # type: ignore[no-any-return]
+
+    def shorten(self, state: SlotState) -> SlotState:
+        """Draw a limit u * max_span for every environment, with `shorten`. See `Memory.shorten`."""
+        if not self.shortens:
+            return state
+        return state._replace(limit_B=torch.rand_like(state.limit_B) * self.max_span)

@@ -37,11 +37,13 @@ class SlotState(NamedTuple):
     hidden_BLSD: what each layer was given at the step remembered; anything in an empty slot.
     age_BLS: steps since then, float, 0 for the step just taken; inf marks an empty slot.
     evicted_B: memories dropped alive since the episode began because `max_live` was reached.
+    limit_B: steps to which spans are shortened, inf unless `shorten` has drawn a limit.
     """
 
     hidden_BLSD: Tensor
     age_BLS: Tensor
     evicted_B: Tensor
+    limit_B: Tensor
 
 
 class LayerRead(NamedTuple):
@@ -106,7 +108,14 @@ class SlotTransformer(Memory):
             hidden_BLSD=like.new_zeros(*shape, self.width),
             age_BLS=like.new_full(shape, torch.inf),
             evicted_B=like.new_zeros(batch_size, dtype=torch.int64),
+            limit_B=like.new_full((batch_size,), torch.inf),
         )
+
+    def spans_at_birth(self, state: SlotState) -> Tensor:
+        """See `Memory.spans_at_birth`."""
+        newest_BL11 = state.age_BLS.argmin(-1)[..., None, None]
+        hidden_BL1D = state.hidden_BLSD.gather(2, newest_BL11.expand(-1, -1, -1, self.width))
+        return self.spans(hidden_BL1D, slice(None))[..., 0]
 
     def live(self, state: SlotState) -> LiveMemories:
         """The memories the step just taken could read. See `Memory.live`."""
@@ -121,6 +130,7 @@ class SlotTransformer(Memory):
         starts_B = starts_B.bool()
         age_BLS = torch.where(starts_B[:, None, None], torch.inf, state.age_BLS + 1)
         spans_BLS = self.spans(state.hidden_BLSD, slice(None))
+        spans_BLS = spans_BLS.minimum(state.limit_B[:, None, None])
         remaining_BLS = torch.where(age_BLS.isfinite(), spans_BLS - age_BLS, -torch.inf)
         slots = self._fit_slots(state.hidden_BLSD, age_BLS, remaining_BLS)
         hidden_BLSD, age_BLS, remaining_BLS = slots
@@ -149,7 +159,7 @@ class SlotTransformer(Memory):
             )
             x_BD = x_BD + ffn(x_BD)
         evicted_B = state.evicted_B.masked_fill(starts_B, 0) + evicted_B
-        return self.final_norm(x_BD), SlotState(new_BLSD, age_BLS, evicted_B)
+        return self.final_norm(x_BD), SlotState(new_BLSD, age_BLS, evicted_B, state.limit_B)
 
     def _fit_slots(
         self, hidden_BLSD: Tensor, age_BLS: Tensor, remaining_BLS: Tensor
@@ -211,7 +221,9 @@ class SlotTransformer(Memory):
             z_BTD = norm(x_BTD)
             memories_BKD = torch.cat([carried_BLSD[:, i], z_BTD], dim=1)
             keys = segment_keys(state.age_BLS[:, i], episode_BT)
-            y_BTD, read = self._read_segment(i, z_BTD, memories_BKD, keys, episode_BT)
+            span_BK = self.spans(memories_BKD[:, None], slice(i, i + 1))[:, 0]
+            span_BK = span_BK.minimum(state.limit_B[:, None])
+            y_BTD, read = self._read_segment(i, z_BTD, memories_BKD, span_BK, keys, episode_BT)
             x_BTD = x_BTD + y_BTD
             x_BTD = x_BTD + ffn(x_BTD)
             memories.append(memories_BKD.detach())
@@ -219,20 +231,25 @@ class SlotTransformer(Memory):
         live_BTL = torch.stack([r.readable_BNCW.sum(-1).flatten(1)[:, :T] for r in reads], -1) - 1
         evicted_BT = torch.stack([read.evicted_BT for read in reads]).sum(0)
         span_BTL = torch.stack([read.span_BK[:, -T:] for read in reads], -1)
-        state = self._pack(memories, reads, state.evicted_B, evicted_BT, episode_BT)
+        state = self._pack(memories, reads, state, evicted_BT, episode_BT)
         losses = torch.stack([torch.stack(read.losses) for read in reads]).sum(0)
         aux = Aux(losses[0], losses[1], losses[2], span_BTL, live_BTL, evicted_BT.sum(1))
         return self.final_norm(x_BTD), state, aux
 
     def _read_segment(
-        self, layer: int, z_BTD: Tensor, memories_BKD: Tensor, keys: Keys, episode_BT: Tensor
+        self,
+        layer: int,
+        z_BTD: Tensor,
+        memories_BKD: Tensor,
+        span_BK: Tensor,
+        keys: Keys,
+        episode_BT: Tensor,
     ) -> tuple[Tensor, LayerRead]:
         """One layer's attention over a segment, and what it read."""
         B, T, D = z_BTD.shape
         _, attention, _ = self._layer(layer)
         steps_NC = stretch_steps(T, z_BTD.device)
         N, C = steps_NC.shape
-        span_BK = self.spans(memories_BKD[:, None], slice(layer, layer + 1))[:, 0]
         end_BK = keys.birth_BK + span_BK.detach() + self.ramp
         stretches = gather_stretches(keys, end_BK, episode_BT, steps_NC)
         span_BNW = take(span_BK, stretches.index_BNW)
@@ -274,7 +291,7 @@ class SlotTransformer(Memory):
         self,
         memories: list[Tensor],
         reads: list[LayerRead],
-        evicted_B: Tensor,
+        before: SlotState,
         evicted_BT: Tensor,
         episode_BT: Tensor,
     ) -> SlotState:
@@ -291,11 +308,12 @@ class SlotTransformer(Memory):
             ages.append(age_BS)
             hidden.append(take_rows(memories_BKD, index_BW.gather(1, chosen_BS)[:, None]))
         this_episode_BT = episode_BT == episode_BT[:, -1:]
-        before_B = torch.where(episode_BT[:, -1] == 0, evicted_B, 0)
+        before_B = torch.where(episode_BT[:, -1] == 0, before.evicted_B, 0)
         return SlotState(
             torch.stack(hidden, 1),
             torch.stack(ages, 1),
             before_B + (evicted_BT * this_episode_BT).sum(-1),
+            before.limit_B,
         )
 
 

@@ -312,15 +312,15 @@ def test_lengths_cues_and_sides_are_drawn_evenly() -> None:
 
 
 @pytest.mark.parametrize("length", [3, 20])
-def test_step_limit_truncates_without_success(length: int) -> None:
+def test_running_out_of_steps_is_a_loss(length: int) -> None:
     assert step_limit(length) == 4 * length + 20
     env = CorridorEnv(min_length=length, max_length=length)
     env.reset(seed=0)
     for step in range(1, step_limit(length) + 1):
         _, reward, terminated, truncated, info = env.step(0)
-        assert reward == 0 and not terminated
+        assert reward == 0 and not truncated
         over = step == step_limit(length)
-        assert truncated == over and info.get("is_success") is (False if over else None)
+        assert terminated == over and info.get("is_success") is (False if over else None)
 
 
 @pytest.mark.parametrize("make", [CorridorEnv, CorridorVectorEnv])

@@ -23,7 +23,7 @@ NUMBERS = [
     (name, field.name)
     for name in MEMORIES
     for field in fields(name)
-    if isinstance(field.default, int | float)
+    if isinstance(field.default, int | float) and not isinstance(field.default, bool)
 ]
 """Every option of every memory that is a number by default."""
 

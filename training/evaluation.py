@@ -19,7 +19,7 @@ from expire_span.agents.base import MemoryOnPolicyAlgorithm
 from expire_span.agents.retention import RetentionTracker
 from expire_span.agents.vec_env import read_marks
 from expire_span.memory import Memory, State
-from expire_span.memory.slot_transformer import SlotState, SlotTransformer
+from expire_span.memory.slot_transformer import SlotState
 
 KINDS = ("cue", "decision", "other")
 """Kinds of observation, by the marks in `info["memory"]`: the first that applies."""
@@ -213,7 +213,7 @@ class _Retention:
             return
         age_BLS = np.where(active_B[:, None, None], live.age_BLS.cpu().numpy(), np.inf)
         self._count(active_B, age_BLS)
-        span_BL = spans_at_birth(self.memory, state)
+        span_BL = self.memory.spans_at_birth(state)
         if span_BL is not None:
             self.span_NL.append(span_BL.cpu().numpy()[active_B])
             self.kind_N.append(kind_B[active_B])
@@ -303,13 +303,3 @@ def _shows_more(record: EpisodeRecord, than: EpisodeRecord | None) -> bool:
     if than is None:
         return True
     return (bool(record.success), len(record.kind_T)) > (bool(than.success), len(than.kind_T))
-
-
-@torch.no_grad()
-def spans_at_birth(memory: Memory, state: State) -> torch.Tensor | None:
-    """Spans (B, L) in steps of the memories born at the last step; None without spans."""
-    if not (isinstance(memory, SlotTransformer) and isinstance(state, SlotState)):
-        return None
-    newest_BL11 = state.age_BLS.argmin(-1)[..., None, None]
-    hidden_BL1D = state.hidden_BLSD.gather(2, newest_BL11.expand(-1, -1, -1, memory.width))
-    return memory.spans(hidden_BL1D, slice(None))[..., 0]
