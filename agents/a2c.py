@@ -86,4 +86,4 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         self.logger.record("train/value_loss", value.item())
         self.logger.record("train/entropy_loss", entropy.item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self._end_update([evaluation.aux])
+        self._end_update([(segment, evaluation.aux)])

@@ -21,10 +21,10 @@ from expire_span.memory import MEMORIES, Aux, LiveMemories, State, select_envs, 
 
 from .checks import NonFiniteError, check_checkpoint, check_finite_step
 from .extractors import ObservationExtractor
-from .metrics import record_memory, record_retention
+from .metrics import record_lifetimes, record_memory, record_retention
 from .policy import POLICY_ALIASES, Evaluation, MemoryActorCriticPolicy
 from .retention import RetentionTracker
-from .rollout import MemoryRolloutBuffer
+from .rollout import MemoryRolloutBuffer, RolloutSegment
 from .span_control import SpanCoef, make_span_control
 from .vec_env import make_vec_env, read_marks
 
@@ -146,7 +146,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
                 return False
             self._update_info_buffer(infos, dones)
             self._bootstrap_timeouts(rewards, dones, infos, step.state)
-            rollout_buffer.add(self._last_obs, actions, rewards, starts)  # type: ignore[arg-type]
+            shows_cue = marks[0] >= 0
+            rollout_buffer.add(self._last_obs, actions, rewards, starts, shows_cue)  # type: ignore[arg-type]
             values.append(step.values_B)
             log_probs.append(step.log_prob_B)
             self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
@@ -228,20 +229,21 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             )
         self.policy.optimizer.step()
 
-    def _end_update(self, auxes: list[Aux]) -> None:
+    def _end_update(self, seen: list[tuple[RolloutSegment, Aux]]) -> None:
         """What an update leaves behind: statistics of the observations, and metrics.
 
         The statistics come last, so that learning saw the rollout as acting did.
         """
         if isinstance(self.policy.features_extractor, ObservationExtractor):
             self.policy.features_extractor.adapt(self.rollout_buffer.flat_observations())
-        self._record_memory(auxes)
+        self._record_memory(seen)
 
-    def _record_memory(self, auxes: list[Aux]) -> None:
+    def _record_memory(self, seen: list[tuple[RolloutSegment, Aux]]) -> None:
         """Log what the memory held during the rollout. See docs/metrics.md."""
         self.logger.record("memory/bytes", state_bytes(self._last_state))  # type: ignore[arg-type]
         self.logger.record("memory/span_coef", self.span_control.coef)
-        record_memory(self.logger, auxes)
+        record_memory(self.logger, [aux for _, aux in seen])
+        record_lifetimes(self.logger, seen, self.policy.memory.ramp)
         live = self._live(self._last_state)
         if live is not None and self._tracker is not None:
             record_retention(self.logger, self._tracker, live)

@@ -8,6 +8,7 @@ from stable_baselines3.common.logger import Logger
 from expire_span.memory import Aux, LiveMemories
 
 from .retention import RetentionTracker
+from .rollout import RolloutSegment
 
 
 def record_memory(logger: Logger, auxes: list[Aux]) -> None:
@@ -28,6 +29,18 @@ def record_memory(logger: Logger, auxes: list[Aux]) -> None:
         for layer, span_BT in enumerate(span_BTL.unbind(-1)):
             logger.record(f"memory/span_mean_layer{layer}", span_BT.mean().item())
             logger.record(f"memory/span_p95_layer{layer}", span_BT.quantile(0.95).item())
+
+
+def record_lifetimes(logger: Logger, seen: list[tuple[RolloutSegment, Aux]], ramp: float) -> None:
+    """Steps from birth to deletion, if the episode lasts, in the layer that keeps longest."""
+    spans = [(segment.shows_cue, aux.span_BTL) for segment, aux in seen if aux.span_BTL is not None]
+    if not spans:
+        return
+    is_cue = torch.cat([shows_cue for shows_cue, _ in spans])
+    lifetime = torch.cat([span_BTL.amax(-1) for _, span_BTL in spans]) + ramp
+    for key, which in (("cue_lifetime", is_cue), ("other_lifetime", ~is_cue)):
+        if which.any():
+            logger.record(f"retention/{key}", lifetime[which].mean().item())
 
 
 def record_retention(logger: Logger, tracker: RetentionTracker, live: LiveMemories) -> None:

@@ -8,6 +8,8 @@ import torch
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule, explained_variance
 
+from expire_span.memory import Aux
+
 from .base import MemoryOnPolicyAlgorithm
 from .losses import entropy_loss, normalize, ppo_policy_loss, value_loss
 from .policy import MemoryActorCriticPolicy
@@ -103,18 +105,18 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         """Update the weights from the rollout collected, `n_epochs` times through it."""
         self._begin_update()
         figures: dict[str, list[float]] = {}
-        auxes = []
+        seen: list[tuple[RolloutSegment, Aux]] = []
         n_epochs_done = 0
         for epoch in range(self.n_epochs):
             for segment in self.rollout_buffer.segments(self.envs_per_batch, self._rng):
-                loss, aux, seen = self._loss(segment)
-                if self.target_kl is not None and seen["approx_kl"] > 1.5 * self.target_kl:
+                loss, aux, now = self._loss(segment)
+                if self.target_kl is not None and now["approx_kl"] > 1.5 * self.target_kl:
                     break
                 self._descend(loss)
-                for name, figure in seen.items():
+                for name, figure in now.items():
                     figures.setdefault(name, []).append(figure)
                 if epoch == 0:
-                    auxes.append(aux)
+                    seen.append((segment, aux))
             else:
                 n_epochs_done += 1
                 continue
@@ -126,9 +128,9 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         variance = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
         self.logger.record("train/explained_variance", variance)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self._end_update(auxes)
+        self._end_update(seen)
 
-    def _loss(self, segment: RolloutSegment) -> tuple[torch.Tensor, Any, dict[str, float]]:
+    def _loss(self, segment: RolloutSegment) -> tuple[torch.Tensor, Aux, dict[str, float]]:
         """The loss of a minibatch, what the memory said, and the figures to log."""
         clip_range = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
         clip_range_vf = (

@@ -27,6 +27,7 @@ class RolloutSegment(NamedTuple):
     old_log_prob: Tensor
     advantages: Tensor
     returns: Tensor
+    shows_cue: Tensor
 
 
 class MemoryRolloutBuffer(RolloutBuffer):
@@ -56,6 +57,7 @@ class MemoryRolloutBuffer(RolloutBuffer):
             np.zeros(shape, dtype=np.float32) for _ in range(5)
         )
         self.episode_starts = np.zeros(shape, dtype=np.float32)
+        self.shows_cue = np.zeros(shape, dtype=np.bool_)
         self.pos = 0
         self.full = False
 
@@ -65,6 +67,7 @@ class MemoryRolloutBuffer(RolloutBuffer):
         action: np.ndarray,
         reward: np.ndarray,
         episode_start: np.ndarray,
+        shows_cue: np.ndarray,
     ) -> None:
         """Store one step of every environment; values and log-probabilities come in `finish`."""
         for key, array in self.stored.items():
@@ -73,6 +76,7 @@ class MemoryRolloutBuffer(RolloutBuffer):
         self.actions[self.pos] = action.reshape(self.n_envs, self.action_dim)
         self.rewards[self.pos] = reward
         self.episode_starts[self.pos] = episode_start
+        self.shows_cue[self.pos] = shows_cue
         self.pos += 1
         self.full = self.pos == self.buffer_size
 
@@ -105,6 +109,7 @@ class MemoryRolloutBuffer(RolloutBuffer):
             old_log_prob=self._pick(self.log_probs, envs),
             advantages=self._pick(self.advantages, envs),
             returns=self._pick(self.returns, envs),
+            shows_cue=self._pick(self.shows_cue, envs),
         )
 
     def flat_observations(self) -> PyTorchObs:

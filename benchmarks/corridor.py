@@ -119,8 +119,8 @@ def write_table(options: Options) -> None:
 Written by `python benchmarks/corridor.py`: the preset's steps (300,000 with PPO, 1,000,000 with
 A2C), then 1,000 fresh episodes without exploration. Solved: 99 % of the last 100 training episodes,
 exploration included, had succeeded at some time; steps are the median of the seeds that did. Final
-success is the median of the seeds, and the lowest. Live memories: mean per layer, the present step aside, over the evaluation. Steps/s: learning included,
-one core each; {os.cpu_count()} cores, Python {platform.python_version()},
+success is the median of the seeds, and the lowest. Live memories: mean per layer, the present step
+aside, over the evaluation. Steps/s: learning included, one core each; {os.cpu_count()} cores, Python {platform.python_version()},
 torch {torch.__version__}.
 
 | memory | algorithm | seeds | solved | steps to 99 % | final success | lowest | live | steps/s |

@@ -61,11 +61,13 @@ class Memory(nn.Module, ABC):
     first step of an episode: the memory forgets by itself, no caller ever zeroes a state. `unroll`
     over a segment gives what `step` after `step` gives, to rounding.
 
-    Attributes: dim_in (E) and dim_out (D), sizes of the input and output vectors.
+    Attributes: dim_in (E) and dim_out (D), sizes of the input and output vectors; ramp, steps that
+    a memory lasts beyond its span.
     """
 
     dim_in: int
     dim_out: int
+    ramp: float = 0.0
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
@@ -86,8 +88,8 @@ class Memory(nn.Module, ABC):
         """
 
     def shorten(self, state: Any) -> Any:
-        """The state with which a training rollout begins. A memory that is regularised by shortening
-        its reach at random draws it here; acting and learning find it in the state."""
+        """The state a training rollout begins with. A memory that is regularised by shortening its
+        reach at random draws it here; acting and learning find it in the state."""
         return state
 
     def spans_at_birth(self, state: Any) -> Tensor | None:

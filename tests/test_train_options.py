@@ -59,7 +59,11 @@ def test_every_hyper_parameter_is_an_option_with_its_default(algo: str) -> None:
     }
     options = {f.name: f.default for f in fields(ALGORITHMS[algo].options)}  # type: ignore[arg-type]
     assert {name: options.get(name, MISSING) for name in parameters} == parameters
-    assert options.keys() - parameters.keys() == {"net_arch", "stats_window_size"}
+    assert options.keys() - parameters.keys() == {
+        "learning_rate_schedule",
+        "net_arch",
+        "stats_window_size",
+    }
 
 
 def test_presets_name_existing_options_and_give_way_to_explicit_ones() -> None:

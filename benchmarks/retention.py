@@ -1,0 +1,135 @@
+"""Does a solved task stay solved? A million further steps, span_coef auto and constant.
+
+    python benchmarks/retention.py             # all runs, then docs/benchmarks/retention.md and .png
+
+Each run learns Corridor with lengths U(3,30) at a constant learning rate and is evaluated without
+exploration every --interval steps. A run whose file exists is not repeated.
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from matplotlib.figure import Figure
+
+from expire_span.agents import MemoryPPO, make_vec_env
+from expire_span.training.evaluation import evaluate_retention
+from expire_span.training.presets import PRESETS
+
+ENV_ID, LENGTHS = "expire_span.envs:ExpireSpan/Corridor-v0", {"max_length": 30}
+SOLVED = 0.99
+FIELDS = ("steps", "success", "cue_recall", "live")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run."""
+
+    span_coefs: tuple[str, ...] = ("auto", "1e-4", "1e-3")
+    """Values of span_coef."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Seeds."""
+    steps: int = 1_150_000
+    """Environment steps of a run: to solve the task, and a million more."""
+    interval: int = 50_000
+    """Steps between two evaluations."""
+    episodes: int = 200
+    """Episodes of an evaluation."""
+    runs: Path = field(default=Path("runs/benchmark_retention"))
+    """Folder of the runs' figures."""
+    out: Path = field(default=Path("docs/benchmarks/retention.md"))
+    """File the table is written to; the picture lies beside it."""
+
+
+def train(file: Path, span_coef: str, seed: int, options: Options) -> None:
+    """One run, unless its file exists: a row of figures per evaluation."""
+    if file.exists():
+        return
+    preset = PRESETS["corridor"].algorithms["ppo"]
+    hyper_parameters: dict[str, Any] = dict(preset.hyper_parameters)
+    del hyper_parameters["learning_rate_schedule"]  # constant: a rate of 0 would prove nothing
+    model = MemoryPPO(
+        "MlpPolicy",
+        make_vec_env(ENV_ID, preset.run["n_envs"], seed, LENGTHS),
+        memory_kwargs=dict(preset.memories["expire-span"]),
+        span_coef="auto" if span_coef == "auto" else float(span_coef),
+        seed=seed,
+        **hyper_parameters,
+    )
+    rows: list[tuple[int, float, float | None, float]] = []
+    while model.num_timesteps < options.steps:
+        model.learn(options.interval, reset_num_timesteps=not rows)
+        env = make_vec_env(ENV_ID, 100, 10_000 + seed, LENGTHS)
+        figures = evaluate_retention(model, env, options.episodes).figures()
+        live = statistics.mean(figures["live_memory_mean"])
+        rows.append(
+            (model.num_timesteps, figures["success_rate"], figures["cue_recall"], round(live, 2))
+        )
+        print(span_coef, seed, *rows[-1], flush=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="") as handle:
+        csv.writer(handle).writerows([FIELDS, *rows])
+
+
+def read(file: Path) -> list[dict[str, float]]:
+    """The evaluations of a run, from the first that is solved; all if none is."""
+    with file.open(newline="") as handle:
+        rows = [{k: float(v or "nan") for k, v in row.items()} for row in csv.DictReader(handle)]
+    solved = next((i for i, row in enumerate(rows) if row["success"] >= SOLVED), 0)
+    return rows[solved:]
+
+
+def write_table(options: Options) -> None:
+    """Write table and picture of every run there is."""
+    lines, figure = [], Figure(figsize=(9, 6), layout="constrained")
+    success_axes, live_axes = figure.subplots(2, 1, sharex=True)
+    for number, span_coef in enumerate(options.span_coefs):
+        for file in sorted(options.runs.glob(f"{span_coef}_*.csv")):
+            rows = read(file)
+            success, live = [r["success"] for r in rows], [r["live"] for r in rows]
+            cells = [span_coef, file.stem.rpartition("_")[2], f"{rows[0]['steps']:,.0f}"]
+            cells += [f"{rows[-1]['steps'] - rows[0]['steps']:,.0f}", f"{min(success):.3f}"]
+            cells += [f"{success[-1]:.3f}", f"{rows[-1]['cue_recall']:.3f}"]
+            cells += [f"{min(live):.1f}", f"{max(live):.1f}", f"{live[-1]:.1f}"]
+            lines.append(f"| {' | '.join(cells)} |")
+            label = f"span_coef = {span_coef}" if file.stem.endswith("_0") else None
+            steps = [row["steps"] for row in rows]
+            for axes, values in ((success_axes, success), (live_axes, live)):
+                axes.plot(steps, values, color=f"C{number}", label=label, alpha=0.7)
+    success_axes.set_ylabel("success rate")
+    live_axes.set_ylabel("live memories per layer")
+    live_axes.set_xlabel("environment steps")
+    success_axes.legend()
+    text = f"""# Retention after the task is solved
+
+Written by `python benchmarks/retention.py`: Corridor, lengths U(3,30), the preset's
+hyper-parameters at a constant learning rate, evaluated every {options.interval:,} steps on
+{options.episodes} episodes without exploration. Figures are over all evaluations from the first with success >= {SOLVED}.
+Live memories: mean per layer, the present step aside. torch {torch.__version__}, one core a run.
+
+| span_coef | seed | solved | steps since | lowest success | last | recall | live, min | max | last |
+|---|---|---|---|---|---|---|---|---|---|
+"""
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(text + "\n".join(lines) + "\n\n![curves](retention.png)\n")
+    figure.savefig(options.out.with_suffix(".png"), dpi=100)
+
+
+def main(options: Options) -> None:
+    """Run what is missing, seed by seed; table and picture are written after each run."""
+    torch.set_num_threads(1)
+    for seed in options.seeds:
+        for span_coef in options.span_coefs:
+            train(options.runs / f"{span_coef}_{seed}.csv", span_coef, seed, options)
+            write_table(options)
+    print(f"written: {options.out}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,302 @@
+"""What cannot work is refused by name, and nothing trained is lost.
+
+B environments, T steps of a rollout.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from expire_span.agents import (
+    CheckpointError,
+    MemoryA2C,
+    MemoryPPO,
+    NonFiniteError,
+    make_vec_env,
+)
+from expire_span.memory import MEMORIES
+
+SMALL: dict[str, Any] = {"memory_kwargs": {"width": 16}}
+B, T = 3, 16
+
+ALGORITHMS: list[Any] = [MemoryPPO, MemoryA2C]
+for_both_algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS)
+
+
+class Spaces(gym.Env[Any, Any]):
+    """Samples of any observation space; episodes of 5 steps that are cut. `reward` and `spoil` are
+    for environments that go wrong."""
+
+    def __init__(self, observation: spaces.Space[Any], action: spaces.Space[Any]) -> None:
+        self.observation_space, self.action_space = observation, action
+        self.total = -1
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.taken = 0
+        self.total += 1
+        return self.observe(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action)
+        self.taken += 1
+        self.total += 1
+        return self.observe(), self.reward(), False, self.taken == 5, {}
+
+    def observe(self) -> Any:
+        """What is seen now; `total` counts the observations given before."""
+        return self.observation_space.sample()
+
+    def reward(self) -> float:
+        return 1.0
+
+
+BOX = spaces.Box(-1, 1, (3,), np.float32)
+KEYS = spaces.Dict({"place": spaces.Box(-1, 1, (2, 2), np.float32), "turn": spaces.Discrete(2)})
+
+
+class Spoiled(Spaces):
+    """Goes wrong once: where, and at which of its observations (steps and resets)."""
+
+    def __init__(self, where: str, at: int | None, value: float) -> None:
+        super().__init__(KEYS if where == "key" else BOX, spaces.Discrete(2))
+        self.where, self.at, self.value = where, at, value
+
+    def observe(self) -> Any:
+        obs = self.observation_space.sample()
+        if self.total == self.at and self.where != "reward":
+            (obs["place"] if self.where == "key" else obs)[1] = self.value
+        return obs
+
+    def reward(self) -> float:
+        return self.value if self.where == "reward" and self.total == self.at else 1.0
+
+
+def spoiled_envs(where: str, at: int, value: float = float("nan")) -> DummyVecEnv:
+    """The second of three goes wrong."""
+    return DummyVecEnv(
+        [lambda i=i: Spoiled(where, at if i == 1 else None, value) for i in range(B)]  # type: ignore[misc]
+    )
+
+
+# values that are not finite
+
+
+# Six observations an episode, so observation 25 is given by step 21: 16 in the first rollout
+@for_both_algorithms
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        ("observation", r"observation entry \(1,\) = {}"),
+        ("key", r"observation place entry \(1, 0\) = {}"),
+        ("reward", "reward = {}"),
+    ],
+)
+def test_values_not_finite_stop_training_by_name_with_the_model_saved(
+    algorithm: Any, where: str, what: str, value: float, tmp_path: Path
+) -> None:
+    rescued = tmp_path / "rescued.zip"
+    model = algorithm(
+        "MultiInputPolicy" if where == "key" else "MlpPolicy",
+        spoiled_envs(where, at=25, value=value),
+        n_steps=T,
+        rescue_path=str(rescued),
+        seed=0,
+        **SMALL,
+    )
+    untrained = {name: part.clone() for name, part in model.policy.state_dict().items()}
+    message = f"{what.format(value)} of environment 1 at step {21 * B} is not finite.*{rescued}"
+    with pytest.raises(NonFiniteError, match=message):
+        model.learn(10 * B * T)
+    loaded = algorithm.load(rescued, env=spoiled_envs(where, at=-1))
+    for name, part in loaded.policy.state_dict().items():
+        assert torch.equal(part, model.policy.state_dict()[name]) and part.isfinite().all()
+    assert any(
+        not torch.equal(part, untrained[name]) for name, part in loaded.policy.state_dict().items()
+    )
+    assert loaded.learn(B * T, reset_num_timesteps=False).num_timesteps == (21 + T) * B
+
+
+@for_both_algorithms
+@pytest.mark.parametrize(
+    ("at", "step"),
+    [
+        pytest.param(24, 20 * B, id="first of an episode"),
+        pytest.param(23, 20 * B, id="last of an episode that is cut"),
+        pytest.param(0, 0, id="first of all"),
+    ],
+)
+def test_observations_not_finite_are_named_wherever_they_are_in_an_episode(
+    algorithm: Any, at: int, step: int, tmp_path: Path
+) -> None:
+    env = spoiled_envs("observation", at)
+    model = algorithm("MlpPolicy", env, n_steps=T, rescue_path=str(tmp_path / "saved"), **SMALL)
+    with pytest.raises(NonFiniteError, match=f"observation .* of environment 1 at step {step} "):
+        model.learn(10 * B * T)
+    assert type(algorithm.load(tmp_path / "saved")) is algorithm
+
+
+@for_both_algorithms
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_weights_that_diverge_stop_training_by_name_with_the_model_saved(
+    algorithm: Any, memory: str, tmp_path: Path
+) -> None:
+    model = algorithm(
+        "MlpPolicy",
+        DummyVecEnv([lambda: Spaces(BOX, spaces.Discrete(2))] * B),
+        memory=memory,
+        learning_rate=1e30,
+        n_steps=T,
+        rescue_path=str(tmp_path / "saved"),
+        **SMALL,
+    )
+    with pytest.raises(NonFiniteError, match="learning_rate"):
+        model.learn(100 * B * T)
+    assert (tmp_path / "saved.zip").exists()
+
+
+# checkpoints
+
+
+def write(model: Any, path: Path) -> bytes:
+    model.save(path)
+    return path.read_bytes()
+
+
+def small(algorithm: Any = MemoryPPO, **kwargs: Any) -> Any:
+    return algorithm("MlpPolicy", "CartPole-v1", n_envs=2, n_steps=T, **(SMALL | kwargs))
+
+
+def flipped(content: bytes) -> bytes:
+    """One byte wrong in the middle of the weights."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
+
+
+@for_both_algorithms
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda content: b"", "is corrupt or no checkpoint"),
+        (lambda content: b"not a zip file" * 99, "is corrupt or no checkpoint"),
+        (lambda content: content[: len(content) // 2], "is corrupt|is no checkpoint"),
+        (lambda content: content[:-9], "is corrupt or no checkpoint"),
+        (flipped, "is corrupt: its part '.*' is damaged"),
+    ],
+    ids=["empty", "no zip", "half", "end missing", "damaged"],
+)
+def test_corrupt_checkpoints_are_refused_with_the_reason(
+    algorithm: Any, spoil: Callable[[bytes], bytes], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.zip"
+    path.write_bytes(spoil(write(small(algorithm), path)))
+    for name in (path, tmp_path / "model", str(path)):
+        with pytest.raises(CheckpointError, match=f"model.zip.*{message}.*{algorithm.__name__}"):
+            algorithm.load(name)
+
+
+def test_zip_files_that_are_no_checkpoints_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.writestr("photo.txt", "hello")
+    with pytest.raises(CheckpointError, match=r"no checkpoint of an SB3.*policy.pth.* missing"):
+        MemoryPPO.load(tmp_path / "photos")
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint .*nothing\.zip"):
+        MemoryPPO.load(tmp_path / "nothing")
+
+
+@for_both_algorithms
+def test_agents_without_memory_are_refused(algorithm: Any, tmp_path: Path) -> None:
+    PPO("MlpPolicy", "CartPole-v1", n_steps=T, batch_size=T).save(tmp_path / "ppo")
+    with pytest.raises(CheckpointError, match=r"ppo.zip holds an agent .* without memory"):
+        algorithm.load(tmp_path / "ppo")
+
+
+@pytest.mark.parametrize(("saved", "loaded"), [ALGORITHMS, ALGORITHMS[::-1]])
+def test_agents_of_the_other_algorithm_are_refused(saved: Any, loaded: Any, tmp_path: Path) -> None:
+    small(saved).save(tmp_path / "model")
+    with pytest.raises(CheckpointError, match=f"{saved.__name__}.*{loaded.__name__}"):
+        loaded.load(tmp_path / "model")
+
+
+def test_environments_that_do_not_fit_a_checkpoint_are_refused(tmp_path: Path) -> None:
+    small().save(tmp_path / "model")
+    with pytest.raises(ValueError, match="Observation spaces do not match"):
+        MemoryPPO.load(tmp_path / "model", env=make_vec_env("Pendulum-v1", 2))
+
+
+# names and numbers
+
+
+@for_both_algorithms
+def test_unknown_names_list_the_known_ones(algorithm: Any) -> None:
+    with pytest.raises(ValueError, match=f"'expirespan'.*{', '.join(MEMORIES)}"):
+        small(algorithm, memory="expirespan")
+    with pytest.raises(TypeError, match=r"no option maxspan; it has: .*max_span"):
+        small(algorithm, memory_kwargs={"maxspan": 9})
+    with pytest.raises(ValueError, match=r"'CartPole-v9' is not registered.*CartPole-v1"):
+        algorithm("MlpPolicy", "CartPole-v9")
+    with pytest.raises(ValueError, match="Policy MlpLstmPolicy unknown"):
+        algorithm("MlpLstmPolicy", "CartPole-v1")
+    with pytest.raises(TypeError, match="memry"):
+        small(algorithm, memry="gru")
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"n_steps": 60, "batch_size": 64}, "64 is not a multiple of n_steps = 60.*use 60 or 120"),
+        ({"n_steps": 60, "batch_size": 32}, "32 is not a multiple of n_steps = 60.*use 60 or 120"),
+        ({"n_envs": -1}, "n_envs = -1 is below 1"),
+        ({"span_coef": -1.0}, "span_coef = -1.0 must be 'auto' or a number of at least 0"),
+        ({"span_coef": "aut"}, "span_coef = 'aut' must be 'auto' or a number"),
+        ({"target_live": 0}, "target_live = 0 must be above 0"),
+        ({"span_coef": 1e-3, "target_live": 9}, "target_live = 9 needs span_coef='auto'"),
+        ({"policy_kwargs": {"share_features_extractor": False}}, "is not supported.*net_arch"),
+        ({"n_envs": 0}, "n_envs = 0 is below 1"),
+        ({"span_coef": float("inf")}, "span_coef = inf"),
+        ({"n_steps": 0}, "n_steps = 0"),
+    ],
+)
+def test_numbers_out_of_bounds_are_named(kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        small(**kwargs)
+
+
+def test_environments_given_have_their_own_number() -> None:
+    with pytest.raises(ValueError, match="n_envs = 2 applies when env is an id"):
+        MemoryPPO("MlpPolicy", make_vec_env("CartPole-v1", 2), n_envs=2)
+
+
+@pytest.mark.parametrize(
+    ("observation", "action", "name"),
+    [
+        (BOX, spaces.Dict({"a": spaces.Discrete(2)}), "Dict"),
+        (BOX, spaces.Tuple([spaces.Discrete(2)]), "Tuple"),
+        (BOX, spaces.Text(4), "Text"),
+        (spaces.Tuple([BOX, BOX]), spaces.Discrete(2), "Tuple"),
+        (spaces.Dict({"in": spaces.Dict({"box": BOX})}), spaces.Discrete(2), "Dict"),
+        (spaces.Dict({"words": spaces.Text(4), "box": BOX}), spaces.Discrete(2), "Text"),
+        (spaces.Text(4), spaces.Discrete(2), "Text"),
+        (spaces.Discrete(4, start=3), spaces.Discrete(2), "start"),
+        (BOX, spaces.Discrete(4, start=3), "start"),
+        (spaces.MultiDiscrete([[2, 3], [4, 2]]), spaces.Discrete(2), "MultiDiscrete"),
+    ],
+)
+def test_spaces_not_supported_are_named(
+    observation: spaces.Space[Any], action: spaces.Space[Any], name: str
+) -> None:
+    policy = "MultiInputPolicy" if isinstance(observation, spaces.Dict) else "MlpPolicy"
+    with pytest.raises((AssertionError, NotImplementedError, TypeError, ValueError), match=name):
+        MemoryPPO(policy, Spaces(observation, action), **SMALL)
