@@ -66,6 +66,7 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     *EXPIRE_SPAN_BOUNDED,
     ("expire-span", {"max_span": 300, "ramp": 40, "n_layers": 3}),
     ("expire-span", {"max_span": 1.0, "ramp": 1}),
+    ("expire-span", {"max_span": 60, "shorten": True}),
     ("expire-span", {"max_span": 24, "ramp": 0.5, "temperature": 3.0}),
     ("transformer-xl", {"window": 1}),
     ("transformer-xl", {"window": 100}),
@@ -108,14 +109,13 @@ def steps(memory: Memory, x_BTE: Tensor, state: State, starts_BT: Tensor) -> tup
 
 
 def carried(memory: Memory, B: int, T: int, by: str, seed: int = 2) -> State:
-    """The state after `T` steps taken one by one, or unrolled."""
+    """The state after `T` steps taken one by one, or unrolled, as a rollout begins with it."""
     device = next(memory.parameters()).device
     x_BTE, starts_BT = (part.to(device) for part in draw(B, T, seed))
     state = memory.initial_state(B)
     if by == "steps":
-        return steps(memory, x_BTE, state, starts_BT)[1]
-    state = memory.unroll(x_BTE, state, starts_BT)[1]
-    return map_state(lambda leaf: leaf.detach(), state)
+        return memory.shorten(steps(memory, x_BTE, state, starts_BT)[1])  # type: ignore[no-any-return]
+    return memory.shorten(memory.unroll(x_BTE, state, starts_BT)[1])  # type: ignore[no-any-return]
 
 
 def assert_close(left: Tensor, right: Tensor, tolerance: float = 1e-5) -> None:

@@ -22,6 +22,7 @@ OPTIONS: list[dict[str, Any]] = [
     {**EXPIRING, "max_live": 17, "max_span": 60},
     {**EXPIRING, "ramp": 0.7, "temperature": 2.5},
     {**EXPIRING, "n_layers": 1, "max_span": 400, "ramp": 50},
+    {**EXPIRING, "max_span": 60, "shorten": True},
 ]
 for_all_options = pytest.mark.parametrize("options", OPTIONS)
 
@@ -65,9 +66,8 @@ class Played(NamedTuple):
 class Reference:
     """One environment, one step, one layer at a time; a list of memories per layer."""
 
-    def __init__(self, memory: ExpireSpan) -> None:
-        self.memory = memory
-        self.ramp = memory.ramp
+    def __init__(self, memory: ExpireSpan, limit: Tensor) -> None:
+        self.memory, self.ramp, self.limit = memory, memory.ramp, limit
 
     def play(self, x_TE: Tensor, starts_T: Tensor, begin: int = 0) -> Played:
         """Gradients stop at memories born before `begin`."""
@@ -95,10 +95,12 @@ class Reference:
         return Played(torch.stack(ys[begin:]), self.penalty, lives[begin:], evictions[begin:])
 
     def span(self, layer: int, hidden_D: Tensor) -> Tensor:
-        """e = L * sigmoid((w . h + b) / tau)."""
+        """e = L * sigmoid((w . h + b) / tau), cut to the limit drawn in training."""
         predictor = self.memory.span_predictor
         logit = (predictor.weight_LD[layer] * hidden_D).sum() + predictor.bias_L[layer]
-        return predictor.max_span / (1 + torch.exp(-logit / predictor.temperature))
+        return (predictor.max_span / (1 + torch.exp(-logit / predictor.temperature))).clamp(
+            max=self.limit
+        )
 
     @torch.no_grad()
     def forget(self, layer: int, t: int) -> int:
@@ -144,13 +146,13 @@ class Reference:
 @for_all_options
 def test_steps_follow_the_equations(options: dict[str, Any]) -> None:
     memory, (x_BTE, starts_BT) = build(**options), draw(3, 45)
-    state, ys, lives = memory.initial_state(3), [], []
+    state, ys, lives = memory.shorten(memory.initial_state(3)), [], []
     for t in range(45):
         y_BD, state = memory.step(x_BTE[:, t], state, starts_BT[:, t])
         ys.append(y_BD)
         lives.append(memory.live(state).count_BL() - 1)
     for i in range(3):
-        played = Reference(memory).play(x_BTE[i], starts_BT[i])
+        played = Reference(memory, state.limit_B[i]).play(x_BTE[i], starts_BT[i])
         torch.testing.assert_close(torch.stack(ys, 1)[i], played.y_TD, rtol=0, atol=1e-9)
         assert torch.stack(lives, 1)[i].tolist() == played.live_TL
         last_start = max([0, *starts_BT[i].nonzero()[:, 0].tolist()])
@@ -161,12 +163,14 @@ def test_steps_follow_the_equations(options: dict[str, Any]) -> None:
 @for_all_options
 def test_unroll_and_its_gradients_follow_the_equations(options: dict[str, Any], begin: int) -> None:
     memory, (x_BTE, starts_BT) = build(**options), draw(3, 45)
-    state = memory.initial_state(3)
+    state = memory.shorten(memory.initial_state(3))
     if begin:
         state = memory.unroll(x_BTE[:, :begin], state, starts_BT[:, :begin])[1]
     x_BTE.requires_grad_()
     y_BTD, _, aux = memory.unroll(x_BTE[:, begin:], state, starts_BT[:, begin:])
-    played = [Reference(memory).play(x_BTE[i], starts_BT[i], begin) for i in range(3)]
+    played = [
+        Reference(memory, state.limit_B[i]).play(x_BTE[i], starts_BT[i], begin) for i in range(3)
+    ]
     expected_BTD = torch.stack([p.y_TD for p in played])
     torch.testing.assert_close(y_BTD, expected_BTD, rtol=0, atol=1e-9)
     assert aux.live_BTL is not None and aux.evicted_B is not None
