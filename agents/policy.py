@@ -18,6 +18,14 @@ from expire_span.memory import Aux, Memory, State, make_memory
 from .extractors import ObservationExtractor
 
 
+STEADY_ADAM: dict[str, Any] = {"eps": 1e-4, "betas": (0.9, 0.99)}
+"""Adam's step does not depend on the size of the gradient. Once a task is solved only noise is left
+of it, and Adam walks on at full step; after a quiet time the first large gradient moves the weights
+many steps at once. A larger eps lets small gradients be small, a shorter memory of their size takes
+the second away: without both, solved policies were seen to unlearn an action within a few updates.
+"""
+
+
 class Step(NamedTuple):
     """What acting once gives, for every environment."""
 
@@ -61,6 +69,8 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         features_extractor_class: type[BaseFeaturesExtractor] = ObservationExtractor,
         normalize_images: bool = True,
         share_features_extractor: bool = True,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         if args:
@@ -79,6 +89,10 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             features_extractor_class=features_extractor_class,
             # ObservationExtractor tells pictures from symbols itself
             normalize_images=normalize_images and features_extractor_class != ObservationExtractor,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=STEADY_ADAM | (optimizer_kwargs or {})
+            if optimizer_class is torch.optim.Adam
+            else optimizer_kwargs,
             **kwargs,
         )
 

@@ -29,9 +29,10 @@ FIGURES = (
 class MemoryPPO(MemoryOnPolicyAlgorithm):
     """Proximal policy optimisation with a memory; swap it for sb3-contrib's `RecurrentPPO`.
 
-    Parameters are SB3's, and those of `MemoryOnPolicyAlgorithm`. One differs: minibatches are whole
-    environments, so `batch_size` (in transitions) must be a multiple of `n_steps`; None takes a
-    quarter of the environments.
+    Parameters are SB3's, and those of `MemoryOnPolicyAlgorithm`. Two differ: `target_kl` is set,
+    because it keeps a solved policy from drifting; and minibatches are whole environments, so
+    `batch_size` (in transitions) must be a multiple of `n_steps`; None takes a quarter of the
+    environments.
 
     Source: Schulman et al. 2017, arXiv:1707.06347.
     """
@@ -52,7 +53,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         ent_coef: float = 0.01,
         vf_coef: float = 0.5,
         max_grad_norm: float = 0.5,
-        target_kl: float | None = None,
+        target_kl: float | None = 0.01,
         use_sde: bool = False,
         sde_sample_freq: int = -1,
         _init_setup_model: bool = True,

@@ -107,7 +107,7 @@ def test_options_survive_the_way_through_config_yaml(tmp_path: Path) -> None:
         (["--memory", "lstm", "--max-span", "3"], ["--max-span"]),
         (["--max-span", "-1"], ["max_span = -1", "above 0"]),
         (["--n-envs", "0"], ["n_envs = 0", "use 1 or more"]),
-        (["--batch-size", "100"], ["batch_size = 100", "n_steps = 64"]),
+        (["--batch-size", "100"], ["batch_size = 100", "n_steps = 128"]),
         (["--span-coef", "-1"], ["span_coef = -1"]),
         (["--width", "10", "--n-heads", "4"], ["width"]),
         (["--device", "abacus"], ["abacus"]),

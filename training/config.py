@@ -117,7 +117,7 @@ class PPOOptions(OnPolicyOptions):
     """Distance from 1 at which the probability ratio is clipped."""
     clip_range_vf: float | None = None
     """Distance at which changes of the value are clipped, in units of return; None: not at all."""
-    target_kl: float | None = None
+    target_kl: float | None = 0.01
     """Approximate KL divergence at which (times 1.5) an update stops early; None: never."""
 
 
