@@ -22,6 +22,8 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
     Source: Mnih et al. 2016, arXiv:1602.01783, synchronous.
     """
 
+    algorithm = "MemoryA2C"
+
     def __init__(
         self,
         policy: str | type[MemoryActorCriticPolicy] = "MlpPolicy",

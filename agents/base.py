@@ -52,6 +52,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     `learn` for an observation, reward or loss that is not finite, with the model saved.
     """
 
+    algorithm: ClassVar[str]
+    """Name under which checkpoints are saved; a sub-class loads those of its parent."""
     policy: MemoryActorCriticPolicy
     rollout_buffer: MemoryRolloutBuffer
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = POLICY_ALIASES  # type: ignore[assignment]
@@ -299,10 +301,11 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         """SB3's `save`. The memory of the running episodes and the random state go along, so that
         `learn(reset_num_timesteps=False)` after `load` goes on as if never stopped."""
         self._torch_rng_state = torch.get_rng_state()
+        self.saved_by = self.algorithm
         super().save(*args, **kwargs)
 
     @classmethod
     def load(cls, path: Any, *args: Any, **kwargs: Any) -> Any:
         """SB3's `load`. Raises `CheckpointError`, with the reason, for other files."""
-        check_checkpoint(path, cls)
+        check_checkpoint(path, cls.algorithm)
         return super().load(path, *args, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def check_finite_step(
         )
 
 
-def check_checkpoint(path: Any, algorithm: type) -> None:
+def check_checkpoint(path: Any, algorithm: str) -> None:
     """Raise CheckpointError unless `path` is a whole zip file saved by `algorithm`."""
     if not isinstance(path, str | Path):
         return  # an open file: SB3 reads it
@@ -47,7 +48,7 @@ def check_checkpoint(path: Any, algorithm: type) -> None:
         file = file.with_suffix(".zip")
     if not file.exists():
         raise FileNotFoundError(f"there is no checkpoint {file}; train one or correct the path")
-    advice = f"load a file written by {algorithm.__name__}.save"
+    advice = f"load a file written by {algorithm}.save"
     if not zipfile.is_zipfile(file):
         raise CheckpointError(f"{file} is corrupt or no checkpoint: it is not a zip file; {advice}")
     with zipfile.ZipFile(file) as archive:
@@ -61,7 +62,13 @@ def check_checkpoint(path: Any, algorithm: type) -> None:
                 f"{file} is no checkpoint of an SB3 algorithm: {', '.join(sorted(missing))} is "
                 f"missing; {advice}"
             )
-        if b"MemoryActorCriticPolicy" not in archive.read("data"):
+        saved_by = json.loads(archive.read("data")).get("saved_by")
+        if saved_by is None:
             raise CheckpointError(
                 f"{file} holds an agent of another kind, without memory; {advice}"
+            )
+        if saved_by != algorithm:
+            raise CheckpointError(
+                f"{file} was saved by {saved_by} and cannot be loaded by {algorithm}; use "
+                f"{saved_by}.load, or {advice}"
             )

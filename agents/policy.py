@@ -17,7 +17,6 @@ from expire_span.memory import Aux, Memory, State, make_memory
 
 from .extractors import ObservationExtractor
 
-
 STEADY_ADAM: dict[str, Any] = {"eps": 1e-4, "betas": (0.9, 0.99)}
 """Adam's step does not depend on the size of the gradient. Once a task is solved only noise is left
 of it, and Adam walks on at full step; after a quiet time the first large gradient moves the weights

@@ -37,6 +37,8 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
     Source: Schulman et al. 2017, arXiv:1707.06347.
     """
 
+    algorithm = "MemoryPPO"
+
     def __init__(
         self,
         policy: str | type[MemoryActorCriticPolicy] = "MlpPolicy",

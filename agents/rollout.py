@@ -100,6 +100,8 @@ class MemoryRolloutBuffer(RolloutBuffer):
         actions_BTA = self._pick(self.actions, envs)
         if isinstance(self.action_space, spaces.Discrete):
             actions_BTA = actions_BTA[..., 0].long()
+        elif isinstance(self.action_space, spaces.MultiBinary):
+            actions_BTA = actions_BTA.float()  # torch's Bernoulli takes nothing else
         return RolloutSegment(
             observations=obs if isinstance(self.observation_space, spaces.Dict) else obs[""],
             actions=actions_BTA,

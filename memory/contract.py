@@ -6,6 +6,7 @@ H heads, D width, E input features, L layers, A actions. Batch first everywhere.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
@@ -133,10 +134,22 @@ def state_bytes(state: State) -> int:
 
 
 def check_positive(owner: str, **values: float) -> None:
-    """Raise ValueError for the first of `values` that is not above 0."""
+    """Raise ValueError for the first of `values` that is not above 0 and finite."""
     for name, value in values.items():
         if not value > 0:
             raise ValueError(f"{owner}: {name} = {value} must be above 0")
+        if math.isinf(value):
+            raise ValueError(f"{owner}: {name} = {value} must be finite; use a large number")
+
+
+def check_counts(owner: str, **values: int) -> None:
+    """Raise ValueError for the first of `values` that is not a whole number above 0."""
+    check_positive(owner, **values)
+    for name, value in values.items():
+        if not isinstance(value, int):
+            raise ValueError(
+                f"{owner}: {name} = {value!r} must be a whole number; use {int(value)}"
+            )
 
 
 def no_spans(like: Tensor) -> Aux:

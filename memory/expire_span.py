@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .contract import check_positive
+from .contract import check_counts, check_positive
 from .slot_transformer import SlotState, SlotTransformer
 
 
@@ -39,12 +39,15 @@ class ExpireSpanConfig:
     """Most memories held per environment and layer, the present step included; None: no bound."""
 
     def __post_init__(self) -> None:
-        check_positive(
+        check_counts(
             "expire-span",
             width=self.width,
             n_layers=self.n_layers,
             n_heads=self.n_heads,
             ffn_width=self.ffn_width,
+        )
+        check_positive(
+            "expire-span",
             max_span=self.max_span,
             ramp=self.ramp,
             temperature=self.temperature,
@@ -55,7 +58,9 @@ class ExpireSpanConfig:
                 f"a fraction of max_span, for {self.initial_span:g} steps use "
                 f"{min(self.initial_span / self.max_span, 0.5):g}"
             )
-        if self.max_live is not None and self.max_live < 2:
+        if self.max_live is not None and self.max_live >= 2:
+            check_counts("expire-span", max_live=self.max_live)
+        elif self.max_live is not None:
             raise ValueError(
                 f"expire-span: max_live = {self.max_live} must be at least 2, the present step and "
                 "one memory; for no memory at all use memory='none'"

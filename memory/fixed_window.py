@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .contract import check_positive
+from .contract import check_counts
 from .slot_transformer import SlotTransformer
 
 
@@ -27,7 +27,7 @@ class TransformerXLConfig:
     """Steps remembered, the same for every memory."""
 
     def __post_init__(self) -> None:
-        check_positive("transformer-xl", **vars(self))
+        check_counts("transformer-xl", **vars(self))
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class NoMemoryConfig:
     """Hidden units of each layer's feed-forward half."""
 
     def __post_init__(self) -> None:
-        check_positive("none", **vars(self))
+        check_counts("none", **vars(self))
 
 
 class FixedWindow(SlotTransformer):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from .contract import Aux, Memory, check_positive, no_spans
+from .contract import Aux, Memory, check_counts, no_spans
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class RecurrentConfig:
     """Recurrent layers."""
 
     def __post_init__(self) -> None:
-        check_positive("recurrent memory", **vars(self))
+        check_counts("recurrent memory", **vars(self))
 
 
 class GRUConfig(RecurrentConfig):

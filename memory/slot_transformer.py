@@ -111,6 +111,7 @@ class SlotTransformer(Memory):
             limit_B=like.new_full((batch_size,), torch.inf),
         )
 
+    @torch.no_grad()
     def spans_at_birth(self, state: SlotState) -> Tensor:
         """See `Memory.spans_at_birth`."""
         newest_BL11 = state.age_BLS.argmin(-1)[..., None, None]

@@ -242,7 +242,6 @@ def test_agents_without_memory_are_refused(algorithm: Any, tmp_path: Path) -> No
         algorithm.load(tmp_path / "ppo")
 
 
-@pytest.mark.xfail(strict=True, reason="the checkpoint's algorithm is not compared")
 @pytest.mark.parametrize(("saved", "loaded"), [ALGORITHMS, ALGORITHMS[::-1]])
 def test_agents_of_the_other_algorithm_are_refused(saved: Any, loaded: Any, tmp_path: Path) -> None:
     small(saved).save(tmp_path / "model")

@@ -57,7 +57,12 @@ PRESETS: dict[str, Preset] = {
             ),
             "a2c": AlgorithmPreset(
                 run={"total_timesteps": 1_000_000, "n_envs": 32},
-                hyper_parameters={"learning_rate": 1e-3, "n_steps": 16, "ent_coef": 0.01},
+                hyper_parameters={
+                    "learning_rate": 1e-3,
+                    "learning_rate_schedule": "linear",
+                    "n_steps": 16,
+                    "ent_coef": 0.003,
+                },
                 memories=CORRIDOR_MEMORIES,
             ),
         },
