@@ -19,8 +19,14 @@ from torch import Tensor
 
 from expire_span.memory import MEMORIES, Aux, LiveMemories, State, select_envs, state_bytes
 
-from .checks import NonFiniteError, check_checkpoint, check_finite_step
-from .extractors import ObservationExtractor
+from .checks import (
+    NonFiniteError,
+    check_checkpoint,
+    check_finite_observations,
+    check_finite_rewards,
+    check_weights,
+)
+from .extractors import ObservationExtractor, check_action_space, check_space
 from .metrics import record_lifetimes, record_memory, record_retention
 from .policy import POLICY_ALIASES, Evaluation, MemoryActorCriticPolicy
 from .retention import RetentionTracker
@@ -77,11 +83,16 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         if memory not in MEMORIES:
             raise ValueError(f"unknown memory {memory!r}; known: {', '.join(MEMORIES)}")
         if isinstance(env, str):
-            env = make_vec_env(env, n_envs or DEFAULT_N_ENVS, seed=seed)
+            env = make_vec_env(env, DEFAULT_N_ENVS if n_envs is None else n_envs, seed=seed)
         elif n_envs is not None:
             raise ValueError(
                 f"n_envs = {n_envs} applies when env is an id; the environment given has its own"
             )
+        if env is not None:
+            check_space(env.observation_space, "observation")
+            check_action_space(env.action_space)
+        if kwargs.get("n_steps", 1) < 1:
+            raise ValueError(f"n_steps = {kwargs['n_steps']} is below 1; use 1 or more")
         self.span_coef, self.target_live = span_coef, target_live
         self.span_control = make_span_control(span_coef, target_live)
         self.rescue_path = rescue_path
@@ -142,7 +153,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             actions = step.actions.cpu().numpy()
             new_obs, rewards, dones, infos = env.step(self.policy.to_env_actions(actions))
             self.num_timesteps += env.num_envs
-            check_finite_step(new_obs, rewards, self.num_timesteps)
+            check_finite_rewards(rewards, self.num_timesteps)
+            check_finite_observations(new_obs, self.num_timesteps)
             callback.update_locals(locals())
             if not callback.on_step():
                 return False
@@ -172,7 +184,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         from the memory of that episode."""
         cut = [
             i
-            for i in np.flatnonzero(dones)
+            for i in np.flatnonzero(dones).tolist()
             if infos[i].get("TimeLimit.truncated", False)
             and infos[i].get("terminal_observation") is not None
         ]
@@ -183,6 +195,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             obs: Any = {key: np.stack([part[key] for part in terminal]) for key in terminal[0]}
         else:
             obs = np.stack(terminal)
+        check_finite_observations(obs, self.num_timesteps, cut)
         values_B = self.policy.values_of(
             obs_as_tensor(obs, self.device),
             select_envs(state, torch.as_tensor(cut, device=self.device)),
@@ -270,8 +283,17 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
                 progress_bar,
             )
         except NonFiniteError as error:
-            self.save(self.rescue_path)
-            raise NonFiniteError(f"{error}. The model is saved in {self.rescue_path}") from None
+            raise self._rescued(error) from None
+        except (ValueError, RuntimeError):  # torch's, for logits that are not finite
+            try:
+                check_weights(self.policy, self.num_timesteps)
+            except NonFiniteError as error:
+                raise self._rescued(error) from None
+            raise
+
+    def _rescued(self, error: NonFiniteError) -> NonFiniteError:
+        self.save(self.rescue_path)
+        return NonFiniteError(f"{error}. The model is saved in {self.rescue_path}")
 
     def _setup_learn(
         self,
@@ -290,6 +312,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         )
         if fresh:
             assert self.env is not None
+            check_finite_observations(self._last_obs, self.num_timesteps)
             self._last_state = self.policy.initial_state(self.n_envs)
             self._last_marks = read_marks(self.env)
             self._tracker = RetentionTracker(self.n_envs)

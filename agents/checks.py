@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+
+LARGEST_WEIGHT = 1e12
+"""Weights beyond it have diverged: sums of their products overflow single precision."""
 
 
 class NonFiniteError(ValueError):
@@ -18,24 +23,42 @@ class CheckpointError(ValueError):
     """A file is not a checkpoint this class can load."""
 
 
-def check_finite_step(
-    obs: np.ndarray | dict[str, np.ndarray] | Any, rewards: np.ndarray, n_steps: int
-) -> None:
-    """Raise NonFiniteError naming step and environment unless all values are finite."""
+def check_finite_rewards(rewards: np.ndarray, n_steps: int) -> None:
+    """Raise NonFiniteError naming step and environment unless all rewards are finite."""
     if not np.isfinite(rewards).all():
         env = int(np.flatnonzero(~np.isfinite(rewards))[0])
         raise NonFiniteError(
             f"reward = {rewards[env]} of environment {env} at step {n_steps} is not finite; mend "
             "the environment's reward, or bound it with gymnasium.wrappers.TransformReward"
         )
+
+
+def check_finite_observations(
+    obs: np.ndarray | dict[str, np.ndarray] | Any, n_steps: int, envs: Sequence[int] | None = None
+) -> None:
+    """Raise NonFiniteError naming step and environment unless all observations are finite.
+
+    `envs` are the environments the rows belong to, if not all in order.
+    """
     for name, part in obs.items() if isinstance(obs, dict) else (("", obs),):
         if not np.issubdtype(part.dtype, np.floating) or np.isfinite(part).all():
             continue
-        env, *place = (int(i) for i in np.argwhere(~np.isfinite(part))[0])
+        row, *place = (int(i) for i in np.argwhere(~np.isfinite(part))[0])
+        env = row if envs is None else envs[row]
         raise NonFiniteError(
             f"observation {name + ' ' if name else ''}entry {tuple(place)} = "
-            f"{part[(env, *place)]} of environment {env} at step {n_steps} is not finite; mend the "
+            f"{part[(row, *place)]} of environment {env} at step {n_steps} is not finite; mend the "
             "environment, or replace such values with gymnasium.wrappers.TransformObservation"
+        )
+
+
+def check_weights(policy: torch.nn.Module, n_steps: int) -> None:
+    """Raise NonFiniteError if the weights have diverged, so far that no output is finite."""
+    largest = max(float(weight.abs().max()) for weight in policy.parameters() if weight.numel())
+    if not largest < LARGEST_WEIGHT:
+        raise NonFiniteError(
+            f"the weights have diverged: the largest is {largest} at step {n_steps}; lower "
+            "learning_rate or max_grad_norm"
         )
 
 

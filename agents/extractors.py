@@ -150,7 +150,12 @@ class ObservationExtractor(BaseFeaturesExtractor):
 def check_space(space: spaces.Space[object], name: str) -> None:
     """Raise ValueError unless SB3's preprocessing takes `space` (called `name`)."""
     supported = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+    if isinstance(space, spaces.Dict) and name == "observation":
+        for key, part in space.items():
+            check_space(part, key)
+        return
     if isinstance(space, supported):
+        check_numbering(space, f"observation {name!r}")
         return
     advice = "wrap the environment so that it is one of these"
     if name == "mission" or "Mission" in type(space).__name__:
@@ -159,3 +164,22 @@ def check_space(space: spaces.Space[object], name: str) -> None:
         f"observation {name!r} is a {type(space).__name__} space, which is not supported; "
         f"supported: {', '.join(s.__name__ for s in supported)} and a Dict of these; {advice}"
     )
+
+
+def check_action_space(space: spaces.Space[object]) -> None:
+    """Raise ValueError for actions that are numbered otherwise than the policy numbers them."""
+    check_numbering(space, "the action space")
+
+
+def check_numbering(space: spaces.Space[object], name: str) -> None:
+    """Raise ValueError unless a discrete space counts from 0, in one row."""
+    start = getattr(space, "start", 0)
+    if np.any(start):
+        raise ValueError(
+            f"{name} is {space}, whose start = {start} is not supported: shift it to 0 with a "
+            "gymnasium wrapper"
+        )
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim != 1:
+        raise ValueError(
+            f"{name} is {space}, a MultiDiscrete of {space.nvec.ndim} dimensions; flatten it to one"
+        )

@@ -106,7 +106,7 @@ def make_span_control(span_coef: SpanCoef, target_live: float | None) -> SpanCon
         if target_live is not None and target_live <= 0:
             raise ValueError(f"target_live = {target_live} must be above 0, or None for no target")
         return AutoSpanControl(target_live=target_live)
-    if not isinstance(span_coef, int | float) or not span_coef >= 0:
+    if not isinstance(span_coef, int | float) or not 0 <= span_coef < math.inf:
         raise ValueError(f"span_coef = {span_coef!r} must be 'auto' or a number of at least 0")
     if target_live is not None:
         raise ValueError(

@@ -33,10 +33,6 @@ B, T = 3, 16
 ALGORITHMS: list[Any] = [MemoryPPO, MemoryA2C]
 
 
-def known_bug(*values: Any, reason: str, id: str | None = None) -> Any:
-    return pytest.param(*values, marks=pytest.mark.xfail(strict=True, reason=reason), id=id)
-
-
 for_both_algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
 
@@ -139,12 +135,8 @@ def test_values_not_finite_stop_training_by_name_with_the_model_saved(
     ("at", "step"),
     [
         pytest.param(24, 20 * B, id="first of an episode"),
-        known_bug(
-            *(23, 20 * B),
-            reason="the terminal observation is not looked at: its value spoils the reward",
-            id="last of an episode that is cut",
-        ),
-        known_bug(0, 0, reason="what reset returns at first is not looked at", id="first of all"),
+        pytest.param(23, 20 * B, id="last of an episode that is cut"),
+        pytest.param(0, 0, id="first of all"),
     ],
 )
 def test_observations_not_finite_are_named_wherever_they_are_in_an_episode(
@@ -157,16 +149,10 @@ def test_observations_not_finite_are_named_wherever_they_are_in_an_episode(
     assert type(algorithm.load(tmp_path / "saved")) is algorithm
 
 
-RECURRENT = ("gru", "lstm")
-
-
 @for_both_algorithms
 @pytest.mark.parametrize(
     "memory",
-    [
-        name if name in RECURRENT else known_bug(name, reason="torch fails before the check")
-        for name in MEMORIES
-    ],
+    MEMORIES,
 )
 def test_weights_that_diverge_stop_training_by_name_with_the_model_saved(
     algorithm: Any, memory: str, tmp_path: Path
@@ -283,9 +269,9 @@ def test_unknown_names_list_the_known_ones(algorithm: Any) -> None:
         ({"target_live": 0}, "target_live = 0 must be above 0"),
         ({"span_coef": 1e-3, "target_live": 9}, "target_live = 9 needs span_coef='auto'"),
         ({"policy_kwargs": {"share_features_extractor": False}}, "is not supported.*net_arch"),
-        known_bug({"n_envs": 0}, "n_envs = 0 is below 1", reason="0 is taken for None"),
-        known_bug({"span_coef": float("inf")}, "span_coef = inf", reason="not checked"),
-        known_bug({"n_steps": 0}, "n_steps = 0", reason="not checked"),
+        ({"n_envs": 0}, "n_envs = 0 is below 1"),
+        ({"span_coef": float("inf")}, "span_coef = inf"),
+        ({"n_steps": 0}, "n_steps = 0"),
     ],
 )
 def test_numbers_out_of_bounds_are_named(kwargs: dict[str, Any], message: str) -> None:
@@ -306,26 +292,11 @@ def test_environments_given_have_their_own_number() -> None:
         (BOX, spaces.Text(4), "Text"),
         (spaces.Tuple([BOX, BOX]), spaces.Discrete(2), "Tuple"),
         (spaces.Dict({"in": spaces.Dict({"box": BOX})}), spaces.Discrete(2), "Dict"),
-        known_bug(
-            spaces.Dict({"words": spaces.Text(4), "box": BOX}),
-            spaces.Discrete(2),
-            "Text",
-            reason="SB3 fails first",
-        ),
-        known_bug(spaces.Text(4), spaces.Discrete(2), "Text", reason="SB3 fails first"),
-        known_bug(
-            spaces.Discrete(4, start=3),
-            spaces.Discrete(2),
-            "start",
-            reason="taken, fails when observed",
-        ),
-        known_bug(BOX, spaces.Discrete(4, start=3), "start", reason="taken, actions start at 0"),
-        known_bug(
-            spaces.MultiDiscrete(np.array([[2, 3], [4, 2]])),
-            spaces.Discrete(2),
-            "MultiDiscrete",
-            reason="torch's own error",
-        ),
+        (spaces.Dict({"words": spaces.Text(4), "box": BOX}), spaces.Discrete(2), "Text"),
+        (spaces.Text(4), spaces.Discrete(2), "Text"),
+        (spaces.Discrete(4, start=3), spaces.Discrete(2), "start"),
+        (BOX, spaces.Discrete(4, start=3), "start"),
+        (spaces.MultiDiscrete(np.array([[2, 3], [4, 2]])), spaces.Discrete(2), "MultiDiscrete"),
     ],
 )
 def test_spaces_not_supported_are_named(

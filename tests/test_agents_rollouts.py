@@ -127,9 +127,6 @@ class CompareWithActing(BaseCallback):
         self.carried.append(bool((buffer.episode_starts[0] == 0).any()))
 
 
-multi_binary_fails = pytest.mark.xfail(
-    strict=True, reason="actions reach the Bernoulli distribution as int8, which it refuses"
-)
 CASES = [
     *((name, "box", "discrete") for name in MEMORIES),
     *(("expire-span", observation, "discrete") for observation in OBSERVATIONS),
@@ -142,10 +139,7 @@ CASES = [
 @pytest.mark.parametrize("algorithm", [MemoryPPO, MemoryA2C])
 @pytest.mark.parametrize(
     ("memory", "observation", "action"),
-    [
-        pytest.param(*case, marks=multi_binary_fails if case[2] == "multi-binary" else ())
-        for case in dict.fromkeys(CASES)
-    ],
+    [case for case in dict.fromkeys(CASES)],
 )
 def test_ratio_is_one_before_an_update(
     algorithm: Algorithm, memory: str, observation: str, action: str
