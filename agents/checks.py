@@ -54,7 +54,9 @@ def check_finite_observations(
 
 def check_weights(policy: torch.nn.Module, n_steps: int) -> None:
     """Raise NonFiniteError if the weights have diverged, so far that no output is finite."""
-    largest = max(float(weight.abs().max()) for weight in policy.parameters() if weight.numel())
+    largest = max(
+        weight.detach().abs().max().item() for weight in policy.parameters() if weight.numel()
+    )
     if not largest < LARGEST_WEIGHT:
         raise NonFiniteError(
             f"the weights have diverged: the largest is {largest} at step {n_steps}; lower "

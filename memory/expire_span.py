@@ -58,13 +58,13 @@ class ExpireSpanConfig:
                 f"a fraction of max_span, for {self.initial_span:g} steps use "
                 f"{min(self.initial_span / self.max_span, 0.5):g}"
             )
-        if self.max_live is not None and self.max_live >= 2:
-            check_counts("expire-span", max_live=self.max_live)
-        elif self.max_live is not None:
+        if isinstance(self.max_live, int) and self.max_live < 2:
             raise ValueError(
                 f"expire-span: max_live = {self.max_live} must be at least 2, the present step and "
                 "one memory; for no memory at all use memory='none'"
             )
+        if self.max_live is not None:
+            check_counts("expire-span", max_live=self.max_live)
 
 
 class SpanPredictor(nn.Module):

@@ -45,7 +45,7 @@ PRESETS: dict[str, Preset] = {
         environments=("ExpireSpan/Corridor-v0",),
         algorithms={
             "ppo": AlgorithmPreset(
-                run={"total_timesteps": 300_000, "n_envs": 32},
+                run={"total_timesteps": 299_008, "n_envs": 32},  # 73 rollouts,
                 hyper_parameters={
                     "learning_rate": 1e-3,
                     "learning_rate_schedule": "linear",
@@ -56,7 +56,7 @@ PRESETS: dict[str, Preset] = {
                 memories=CORRIDOR_MEMORIES,
             ),
             "a2c": AlgorithmPreset(
-                run={"total_timesteps": 1_000_000, "n_envs": 32},
+                run={"total_timesteps": 999_936, "n_envs": 32},  # 1,953 rollouts,
                 hyper_parameters={
                     "learning_rate": 1e-3,
                     "learning_rate_schedule": "linear",
