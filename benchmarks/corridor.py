@@ -116,7 +116,7 @@ def write_table(options: Options) -> None:
                 rows.append(table_row(variant, algo, folders))
     text = f"""# Corridor, lengths U(3,200)
 
-Written by `python benchmarks/corridor.py`: the preset's steps (299,008 with PPO, 999,936 with
+Written by `python benchmarks/corridor.py`: the preset's steps (about 300,000 with PPO, 1,000,000 with
 A2C), then 1,000 fresh episodes without exploration. Solved: 99 % of the last 100 training episodes,
 exploration included, had succeeded at some time; steps are the median of the seeds that did. Final
 success is the median of the seeds, and the lowest. Live memories: mean per layer, the present step

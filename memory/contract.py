@@ -144,12 +144,11 @@ def check_positive(owner: str, **values: float) -> None:
 
 def check_counts(owner: str, **values: int) -> None:
     """Raise ValueError for the first of `values` that is not a whole number above 0."""
-    check_positive(owner, **values)
     for name, value in values.items():
+        if isinstance(value, int | float):
+            check_positive(owner, **{name: value})
         if not isinstance(value, int):
-            raise ValueError(
-                f"{owner}: {name} = {value!r} must be a whole number; use {int(value)}"
-            )
+            raise ValueError(f"{owner}: {name} = {value!r} must be a whole number, an int")
 
 
 def no_spans(like: Tensor) -> Aux:

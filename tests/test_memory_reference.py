@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from expire_span.memory import ExpireSpan, ExpireSpanConfig, soft_mask, span_penalty
+from expire_span.memory.span_mask import shrink_loss, use_loss
 
 E = 5
 SMALL: dict[str, Any] = {"width": 12, "n_layers": 2, "n_heads": 3, "ffn_width": 20}
@@ -278,7 +279,7 @@ def test_nothing_is_evicted_while_there_is_room() -> None:
     assert state.evicted_B.tolist() == [0] * 3
 
 
-# the two equations, by hand
+# the equations and the losses of our own, by hand
 
 
 def test_soft_mask_by_hand() -> None:
@@ -314,3 +315,23 @@ def test_a_memory_pays_about_one_over_its_whole_ramp() -> None:
     spans, ages = torch.tensor([7.3], requires_grad=True), torch.arange(1.0, 60.0)[:, None]
     penalty = span_penalty(spans, ages, 16.0, torch.ones(59, 1, dtype=torch.bool))
     assert float(torch.autograd.grad(penalty, spans)[0]) == pytest.approx(1.0)
+
+
+def test_shrinking_by_hand() -> None:
+    spans = torch.tensor([0.0, 1.0, 3.0, 99.0], requires_grad=True)
+    loss = shrink_loss(spans)
+    torch.testing.assert_close(loss, torch.tensor([1.0, 2.0, 4.0, 100.0]).log())
+    (slope,) = torch.autograd.grad(loss.sum(), spans)
+    torch.testing.assert_close(slope, torch.tensor([1.0, 0.5, 0.25, 0.01]))
+
+
+def test_use_extends_life_by_hand() -> None:
+    # three memories at two steps; read at age 7, long enough already, looked at too little
+    spans = torch.tensor([5.0, 90.0, 5.0], requires_grad=True)
+    ages = torch.tensor([[6.0, 9.0, 4.0], [7.0, 10.0, 5.0]])
+    attention = torch.tensor([[0.1, 0.6, 0.29], [0.9, 0.6, 0.29]])
+    loss = use_loss(spans, ages, attention)
+    expected = torch.tensor([torch.log(torch.tensor(15.0 / 6.0)), 0.0, 0.0])
+    torch.testing.assert_close(loss, expected)
+    (slope,) = torch.autograd.grad(loss.sum(), spans)
+    assert slope[0] < 0 and slope[1:].tolist() == [0.0, 0.0]
