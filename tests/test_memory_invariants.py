@@ -246,7 +246,8 @@ def test_empty_slots_are_never_read(case: Case, B: int, T: int, device: str) -> 
             assert torch.equal(left, right)
         grads = (gradients(memory, x_BTE, s, starts_BT) for s in (bad, state))
         for ours, theirs in zip(*grads, strict=True):
-            assert torch.equal(ours, theirs) and ours.isfinite().all()
+            assert ours.isfinite().all()
+            assert_close(ours, theirs, 0.0 if device == "cpu" else 1e-3)  # CUDA adds in any order
     assert tried >= 2
 
 
