@@ -35,7 +35,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "transformer-xl-200": ("--memory", "transformer-xl", "--window", "200"),
     "lstm": ("--memory", "lstm"),
     "gru": ("--memory", "gru"),
-    "none": ("--memory", "none"),
+    "none": ("--memory", "none", "--no-eval-deterministic"),
 }
 """The memories compared, with the options that make them."""
 
@@ -117,7 +117,8 @@ def write_table(options: Options) -> None:
     text = f"""# Corridor, lengths U(3,200)
 
 Written by `python benchmarks/corridor.py`: the preset's steps (about 300,000 with PPO, 1,000,000 with
-A2C), then 1,000 fresh episodes without exploration. Solved: 99 % of the last 100 training episodes,
+A2C), then 1,000 fresh episodes without exploration (`none` draws its actions: its likeliest action
+at the junction can be to wait). Solved: 99 % of the last 100 training episodes,
 exploration included, had succeeded at some time; steps are the median of the seeds that did. Final
 success is the median of the seeds, and the lowest. Live memories: mean per layer, the present step
 aside, over the evaluation. Steps/s: learning included, one core each; {os.cpu_count()} cores, Python {platform.python_version()},

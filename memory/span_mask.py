@@ -59,7 +59,8 @@ def use_loss(spans: Tensor, ages: Tensor, attention: Tensor) -> Tensor:
     A memory is used at the age at which some step gives it `USED_FROM` of its attention. That it is
     needed shows in what the policy reads, also when every episode succeeds and no advantage is left
     to say so. Shapes: spans (..., K) in steps; ages and attention (..., T, K), no gradient through
-    either. Returns (..., K), 0 for memories not used.
+    either. Returns (..., K), 0 for memories not used. `SlotTransformer` takes it once
+    for every stretch of steps that share keys, so the sum depends a little on how segments are cut.
     """
     age_of_use = torch.where(attention >= USED_FROM, ages, 0).amax(-2)
     return torch.relu(torch.log1p(LIFE_AFTER_USE * age_of_use) - torch.log1p(spans)) * (

@@ -204,7 +204,10 @@ class TrainConfig(Generic[Algorithm, MemoryOptions]):
     checkpoint_interval: int = 50_000
     """Environment steps between two saves of model.zip."""
     eval_episodes: int = 1000
-    """Fresh episodes played after training, without exploration."""
+    """Fresh episodes played after training."""
+    eval_deterministic: bool = True
+    """Whether they are played without exploration, by the likeliest actions; otherwise actions are
+    drawn, as in training. An agent that can only guess may wait for ever without exploration."""
     wandb: Literal["offline", "online", "disabled"] = "offline"
     """Weights & Biases: offline writes to the run's folder and needs no account, online uploads."""
     wandb_project: str = "expire-span"

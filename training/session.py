@@ -167,7 +167,13 @@ def evaluate(session: Session) -> Evaluation:
             progress.say()
 
     try:
-        return evaluate_retention(session.model, vec_env, config.eval_episodes, on_step=show)
+        return evaluate_retention(
+            session.model,
+            vec_env,
+            config.eval_episodes,
+            deterministic=config.eval_deterministic,
+            on_step=show,
+        )
     finally:
         if progress is not None:
             progress.close()
