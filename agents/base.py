@@ -37,6 +37,11 @@ from .vec_env import make_vec_env, read_marks
 DEFAULT_N_ENVS = 16
 """Environments made when the environment is given by its id."""
 
+ADVANTAGE_SCALE_DECAY = 0.9999
+"""Per rollout, of the largest standard deviation of the advantages met so far, below which none is
+divided by. Once a task is solved the advantages are noise; scaled up to unit variance, as usual,
+they turn a policy with hardly any entropy over, however well the memory keeps what it needs."""
+
 
 class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     """SB3's on-policy loop with a memory that lasts for an episode.
@@ -62,6 +67,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     """Name under which checkpoints are saved; a sub-class loads those of its parent."""
     policy: MemoryActorCriticPolicy
     rollout_buffer: MemoryRolloutBuffer
+    advantage_scale: float = 0.0
+    """Least standard deviation that normalised advantages are divided by."""
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = POLICY_ALIASES  # type: ignore[assignment]
 
     def __init__(
@@ -219,6 +226,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         """Set what an update needs before its first minibatch."""
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
+        self.advantage_scale = max(
+            float(self.rollout_buffer.advantages.std()),
+            ADVANTAGE_SCALE_DECAY * self.advantage_scale,
+        )
         returns = [info["r"] for info in self.ep_info_buffer or ()]
         self.span_control.update(returns, self._live_mean())
 
@@ -238,7 +249,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         if not torch.isfinite(norm):
             raise NonFiniteError(
-                f"the gradient's norm is {float(norm)} (loss {float(loss)}) at step "
+                f"the gradient's norm is {float(norm)} (loss {loss.item()}) at step "
                 f"{self.num_timesteps}; lower learning_rate = {self.lr_schedule(1)} or "
                 f"max_grad_norm = {self.max_grad_norm}"
             )

@@ -17,11 +17,13 @@ class PolicyLoss(NamedTuple):
     clip_fraction: Tensor
 
 
-def normalize(advantages: Tensor) -> Tensor:
-    """Zero mean, unit variance; left as they are when there is only one."""
+def normalize(advantages: Tensor, least_std: float = 0.0) -> Tensor:
+    """Zero mean, and unit variance unless the standard deviation is below `least_std`, which then
+    divides instead; left as they are when there is only one."""
     if advantages.numel() < 2:
         return advantages
-    return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    std = advantages.std().clamp(min=least_std)
+    return (advantages - advantages.mean()) / (std + 1e-8)
 
 
 def ppo_policy_loss(

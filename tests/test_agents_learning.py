@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv
 
 from expire_span.agents import MemoryPPO, make_vec_env
+from expire_span.training.evaluation import evaluate_retention
 
 N_STEPS = 20_480
 """Ten of ten seeds tried earn 1.0 with their likeliest actions after 16,384 steps already."""
@@ -46,3 +48,22 @@ def test_a_memory_solves_the_corridor_and_its_control_without_one_does_not() -> 
     likeliest, sampled = success_rates("expire-span", {"max_span": 64, "ramp": 8})
     assert likeliest >= 0.95 and sampled >= 0.9
     assert max(success_rates("none", {})) < 0.65
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_solved_task_stays_solved_ten_times_as_long() -> None:
+    """With a learning rate that does not fall, and the retention control pressing all the time."""
+    model = MemoryPPO(
+        "MlpPolicy",
+        corridors(seed=0),
+        memory_kwargs={"width": 32, "max_span": 64, "ramp": 8},
+        n_steps=32,
+        seed=0,
+    )
+    model.learn(N_STEPS)
+    for _ in range(10):
+        model.learn(N_STEPS, reset_num_timesteps=False)
+        figures = evaluate_retention(model, corridors(seed=1000), 400).figures()
+        assert figures["success_rate"] >= 0.98
+        assert figures["cue_recall"] >= 0.99

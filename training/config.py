@@ -80,7 +80,8 @@ class OnPolicyOptions:
     max_grad_norm: float = 0.5
     """Norm to which gradients are clipped."""
     normalize_advantage: bool = True
-    """Whether advantages are scaled to mean 0 and deviation 1 in every minibatch."""
+    """Whether advantages are scaled to mean 0 and deviation 1 in every minibatch; never scaled up
+    to more than they were at their largest, so that noise stays small once a task is solved."""
     use_sde: bool = False
     """Whether to explore by state-dependent noise (gSDE); for continuous actions only."""
     sde_sample_freq: int = -1
@@ -128,7 +129,8 @@ class A2COptions(OnPolicyOptions):
     n_steps: int = 16
     """Steps per environment between two updates: rollout length, and reach of the gradient."""
     normalize_advantage: bool = False
-    """Whether advantages are scaled to mean 0 and deviation 1 in every update."""
+    """Whether advantages are scaled to mean 0 and deviation 1 in every update; never scaled up to
+    more than they were at their largest."""
     use_rms_prop: bool = False
     """Whether RMSprop is the optimizer, as in the original A2C; otherwise Adam."""
     rms_prop_eps: float = 1e-5

@@ -1,0 +1,60 @@
+"""The losses by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from expire_span.agents import MemoryPPO
+from expire_span.agents.losses import entropy_loss, normalize, ppo_policy_loss, value_loss
+
+
+def test_normalised_advantages_have_mean_0_and_deviation_1() -> None:
+    normal = normalize(torch.tensor([1.0, 2.0, 3.0, 6.0]))
+    assert normal.mean().item() == pytest.approx(0, abs=1e-6)
+    assert normal.std().item() == pytest.approx(1, abs=1e-6)
+
+
+def test_advantages_smaller_than_they_were_stay_smaller() -> None:
+    noise = torch.tensor([-0.01, 0.01])
+    assert normalize(noise, least_std=0.5).tolist() == pytest.approx([-0.02, 0.02])
+    assert normalize(noise * 100, least_std=0.5).std().item() == pytest.approx(1)
+
+
+def test_a_single_advantage_is_left_alone() -> None:
+    assert normalize(torch.tensor([3.0])).tolist() == [3.0]
+
+
+def test_the_largest_advantages_met_are_remembered_and_saved(tmp_path: Path) -> None:
+    model = MemoryPPO("MlpPolicy", "CartPole-v1", memory="none", n_envs=2, n_steps=16, seed=0)
+    model.learn(32)
+    met = float(model.rollout_buffer.advantages.std())
+    assert model.advantage_scale == pytest.approx(met)
+    model.rollout_buffer.advantages *= 1e-3
+    model.train()
+    assert model.advantage_scale == pytest.approx(met, rel=1e-3)
+    model.save(tmp_path / "model.zip")
+    assert MemoryPPO.load(tmp_path / "model.zip").advantage_scale == model.advantage_scale
+
+
+def test_the_policy_gains_nothing_beyond_the_clip_range() -> None:
+    log_prob = torch.tensor([1.5, 0.5, 1.0]).log().requires_grad_()
+    result = ppo_policy_loss(log_prob, torch.zeros(3), torch.tensor([1.0, -1.0, 1.0]), 0.2)
+    assert result.loss.item() == pytest.approx(-(1.2 - 0.8 + 1.0) / 3)
+    assert result.clip_fraction.item() == pytest.approx(2 / 3)
+    (grad,) = torch.autograd.grad(result.loss, log_prob)
+    assert grad.tolist() == pytest.approx([0, 0, -1 / 3])
+
+
+def test_values_move_at_most_by_the_clip_range() -> None:
+    values, returns = torch.tensor([2.0, 0.0]), torch.tensor([3.0, 0.0])
+    assert value_loss(values, returns).item() == pytest.approx(0.5)
+    assert value_loss(values, returns, torch.zeros(2), 0.5).item() == pytest.approx(2.5**2 / 2)
+
+
+def test_entropy_without_a_closed_form_is_estimated_from_one_sample() -> None:
+    log_prob = torch.tensor([-1.0, -3.0])
+    assert entropy_loss(None, log_prob).item() == -2.0
+    assert entropy_loss(torch.tensor([0.5, 0.7]), log_prob).item() == pytest.approx(-0.6)
