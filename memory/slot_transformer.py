@@ -271,7 +271,7 @@ class SlotTransformer(Memory):
         )
         kv_MWY = take_rows(attention.keys_values(memories_BKD), stretches.index_BNW)
         # Keys gathered but not readable may lie far ahead, where exp would overflow.
-        birth_BNW = (take(keys.birth_BK, stretches.index_BNW) - origin_N[:, None]).clamp(max=C)
+        birth_BNW = (take(keys.birth_BK, stretches.index_BNW) - origin_N[:, None]).clamp(max=C // 2)
         y_MCD, attention_MCW = attention.read(
             q_MHCx, kv_MWY, birth_BNW.flatten(0, 1), log_mask_BNCW.flatten(0, 1)
         )
