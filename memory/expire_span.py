@@ -82,8 +82,8 @@ class SpanPredictor(nn.Module):
         self.bias_L = nn.Parameter(torch.full((config.n_layers,), logit))
 
     def forward(self, hidden_BLYD: Tensor, layers: slice) -> Tensor:
-        weight_LD1, bias_L1 = self.weight_LD[layers, :, None], self.bias_L[layers, None]
-        logit_BLY = torch.matmul(hidden_BLYD, weight_LD1)[..., 0] + bias_L1
+        weight_L1D, bias_L1 = self.weight_LD[layers, None], self.bias_L[layers, None]
+        logit_BLY = (hidden_BLYD * weight_L1D).sum(-1) + bias_L1  # a third of matmul's time
         return self.max_span * torch.sigmoid(logit_BLY / self.temperature)
 
 

@@ -132,7 +132,7 @@ class SlotTransformer(Memory):
         age_BLS = torch.where(starts_B[:, None, None], torch.inf, state.age_BLS + 1)
         spans_BLS = self.spans(state.hidden_BLSD, slice(None))
         spans_BLS = spans_BLS.minimum(state.limit_B[:, None, None])
-        remaining_BLS = torch.where(age_BLS.isfinite(), spans_BLS - age_BLS, -torch.inf)
+        remaining_BLS = torch.where(age_BLS < torch.inf, spans_BLS - age_BLS, -torch.inf)
         slots = self._fit_slots(state.hidden_BLSD, age_BLS, remaining_BLS)
         hidden_BLSD, age_BLS, remaining_BLS = slots
 
