@@ -33,6 +33,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "transformer-xl-16": ("--memory", "transformer-xl", "--window", "16"),
     "transformer-xl-64": ("--memory", "transformer-xl", "--window", "64"),
     "transformer-xl-200": ("--memory", "transformer-xl", "--window", "200"),
+    "adaptive-span": ("--memory", "adaptive-span"),
     "lstm": ("--memory", "lstm"),
     "gru": ("--memory", "gru"),
     "none": ("--memory", "none", "--no-eval-deterministic"),

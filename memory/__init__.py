@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from .adaptive_span import AdaptiveSpan, AdaptiveSpanConfig
 from .contract import Aux, LiveMemories, Memory, State, map_state, select_envs, state_bytes
 from .expire_span import ExpireSpan, ExpireSpanConfig
 from .fixed_window import FixedWindow, NoMemoryConfig, TransformerXLConfig
@@ -20,6 +21,8 @@ from .span_mask import soft_mask, span_penalty
 
 __all__ = [
     "MEMORIES",
+    "AdaptiveSpan",
+    "AdaptiveSpanConfig",
     "Aux",
     "ExpireSpan",
     "ExpireSpanConfig",
@@ -52,6 +55,7 @@ class MemoryKind(NamedTuple):
 MEMORIES: dict[str, MemoryKind] = {
     "expire-span": MemoryKind(ExpireSpan, ExpireSpanConfig),
     "transformer-xl": MemoryKind(FixedWindow, TransformerXLConfig),
+    "adaptive-span": MemoryKind(AdaptiveSpan, AdaptiveSpanConfig),
     "gru": MemoryKind(Recurrent, GRUConfig),
     "lstm": MemoryKind(Recurrent, LSTMConfig),
     "none": MemoryKind(FixedWindow, NoMemoryConfig),

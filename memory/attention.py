@@ -62,11 +62,12 @@ class MemoryAttention(nn.Module):
         return self.key_value(memories_BKD)  # type: ignore[no-any-return]
 
     def read(
-        self, q_BHQx: Tensor, kv_BWY: Tensor, birth_BW: Tensor, log_mask_BQW: Tensor
+        self, q_BHQx: Tensor, kv_BWY: Tensor, birth_BW: Tensor, log_mask_BHQW: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What the queries read from W keys born at `birth` (steps from the queries' origin).
 
-        `log_mask` is -inf where a key cannot be read; each query can read one key at least.
+        `log_mask`, one for all heads or one for each, is -inf where a key cannot be read; each
+        query can read one key at least.
         Returns (B, Q, D), and the most any head attended to each key, (B, Q, W), no gradient.
         """
         B, H, Q, _ = q_BHQx.shape
@@ -75,13 +76,13 @@ class MemoryAttention(nn.Module):
         )
         decay_BWJ = torch.exp(birth_BW[..., None] / age_scales(birth_BW))
         k_BHWx = torch.cat([k_BHWd, decay_BWJ[:, None].expand(-1, H, -1, -1)], dim=-1)
-        logits_BHQW = q_BHQx @ k_BHWx.transpose(-1, -2) + log_mask_BQW[:, None]
+        logits_BHQW = q_BHQx @ k_BHWx.transpose(-1, -2) + log_mask_BHQW
         attention_BHQW = logits_BHQW.softmax(-1)
         y_BHQd = attention_BHQW @ v_BHWd
         return self.out(y_BHQd.transpose(1, 2).reshape(B, Q, -1)), attention_BHQW.detach().amax(1)
 
     def read_slots(
-        self, z_BD: Tensor, memories_BSD: Tensor, decay_BSJ: Tensor, log_mask_BS: Tensor
+        self, z_BD: Tensor, memories_BSD: Tensor, decay_BSJ: Tensor, log_mask_BHS: Tensor
     ) -> Tensor:
         """One step of every environment: what `read` gives for one query.
 
@@ -90,7 +91,7 @@ class MemoryAttention(nn.Module):
         B, D = z_BD.shape
         H = self.n_heads
         w_key_HdD, w_value_HdD = self.key_value.weight.view(2, H, D // H, D)
-        bias_BHS = torch.matmul(self.age_mix_HJ, decay_BSJ.transpose(1, 2)) + log_mask_BS[:, None]
+        bias_BHS = torch.matmul(self.age_mix_HJ, decay_BSJ.transpose(1, 2)) + log_mask_BHS
         q_HBd = self.query(z_BD).view(B, H, -1).transpose(0, 1)
         q_BHD = torch.bmm(q_HBd, w_key_HdD).transpose(0, 1)
         logits_BHS = torch.baddbmm(bias_BHS, q_BHD, memories_BSD.transpose(1, 2), alpha=self.scale)

@@ -151,6 +151,15 @@ def check_counts(owner: str, **values: int) -> None:
             raise ValueError(f"{owner}: {name} = {value!r} must be a whole number, an int")
 
 
+def check_initial_span(owner: str, initial_span: float, max_span: float) -> None:
+    """Raise ValueError unless `initial_span` is a fraction of `max_span`, neither none nor all."""
+    if not 0 < initial_span < 1:
+        raise ValueError(
+            f"{owner}: initial_span = {initial_span} must lie between 0 and 1: it is a fraction of "
+            f"max_span, for {initial_span:g} steps use {min(initial_span / max_span, 0.5):g}"
+        )
+
+
 def no_spans(like: Tensor) -> Aux:
     """The `Aux` of a memory without spans, on the device of `like`."""
     zero = torch.zeros((), device=like.device)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .contract import check_counts, check_positive
+from .contract import check_counts, check_initial_span, check_positive
 from .slot_transformer import SlotState, SlotTransformer
 
 
@@ -52,12 +52,7 @@ class ExpireSpanConfig:
             ramp=self.ramp,
             temperature=self.temperature,
         )
-        if not 0 < self.initial_span < 1:
-            raise ValueError(
-                f"expire-span: initial_span = {self.initial_span} must lie between 0 and 1: it is "
-                f"a fraction of max_span, for {self.initial_span:g} steps use "
-                f"{min(self.initial_span / self.max_span, 0.5):g}"
-            )
+        check_initial_span("expire-span", self.initial_span, self.max_span)
         if isinstance(self.max_live, int) and self.max_live < 2:
             raise ValueError(
                 f"expire-span: max_live = {self.max_live} must be at least 2, the present step and "

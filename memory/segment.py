@@ -104,3 +104,12 @@ def within_capacity(end_BK: Tensor, keys: Keys, episode_BT: Tensor, max_live: in
     outlives_BKK = (end_BK[:, :, None] > end_BK[:, None]).to(end_BK)
     rank_BTK = torch.bmm(earlier_BTK.to(end_BK), outlives_BKK)
     return (rank_BTK < max_live - 1) | (keys.birth_BK[:, None] == steps_T1)
+
+
+def evictions(fits_BTK: Tensor, keys: Keys, end_BK: Tensor, episode_BT: Tensor) -> Tensor:
+    """Memories dropped alive at each step, (B, T): in at the step before, over the bound now."""
+    steps_T1 = torch.arange(fits_BTK.shape[1], device=fits_BTK.device)[:, None]
+    same_BTK = keys.episode_BK[:, None] == episode_BT[..., None]
+    alive_BTK = same_BTK & (keys.birth_BK[:, None] < steps_T1) & (end_BK[:, None] > steps_T1)
+    fitted_BTK = torch.cat([torch.ones_like(fits_BTK[:, :1]), fits_BTK[:, :-1]], 1)
+    return (alive_BTK & ~fits_BTK & fitted_BTK).sum(-1)

@@ -1,7 +1,7 @@
 """A pre-norm transformer whose layers keep past inputs in slots and read them by attention.
 
 How long a memory is kept, its *span*, is the one thing sub-classes decide: predicted from the
-memory itself (`ExpireSpan`), a constant (`TransformerXL`), or zero (`NoMemory`).
+memory itself (`ExpireSpan`), learned for each head (`AdaptiveSpan`), or a constant (`FixedWindow`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .contract import Aux, LiveMemories, Memory
 from .segment import (
     Keys,
     Stretches,
+    evictions,
     gather_stretches,
     segment_keys,
     stretch_steps,
@@ -25,7 +26,7 @@ from .segment import (
     take_rows,
     within_capacity,
 )
-from .span_mask import shrink_loss, soft_mask, span_penalty, use_loss
+from .span_mask import SpanLosses, shrink_loss, soft_mask, span_penalty, use_loss
 
 SLOT_CHUNK = 16
 """Slots are added and removed this many at a time; on CUDA also the steps between two looks."""
@@ -47,22 +48,21 @@ class SlotState(NamedTuple):
 
 
 class LayerRead(NamedTuple):
-    """What one layer read: the span of every key, the stretches' keys that could be read, and the
-    three losses of the spans, each divided by the number of steps."""
+    """What one layer read: the span of every key, and the stretches' keys that could be read."""
 
     span_BK: Tensor
     stretches: Stretches
     readable_BNCW: Tensor
     evicted_BT: Tensor
-    losses: tuple[Tensor, Tensor, Tensor]
+    losses: SpanLosses
 
 
 class SlotTransformer(Memory):
     """Transformer layers over expiring memories; each environment expires its own.
 
-    A memory is read while its soft mask is above 0 and deleted for good at the first step at which
-    it is not. `max_live` bounds the memories of one environment and layer, the step itself
-    included: past it the memory with the least remaining span goes, and is counted in the state.
+    A memory is read while its soft mask is above 0 and deleted for good when it no longer is.
+    `max_live` bounds the memories of one environment and layer, the step itself included: past it
+    the memory with the least remaining span goes, and is counted in the state.
 
     Gradients stop at the state: memories from before the segment are constants, but the spans and
     the keys and values made from them are not.
@@ -99,6 +99,10 @@ class SlotTransformer(Memory):
     @abstractmethod
     def spans(self, hidden_BLYD: Tensor, layers: slice) -> Tensor:
         """Spans in steps, (B, L', Y), of Y memories (B, L', Y, D) of each of the L' `layers`."""
+
+    def head_spans(self, layers: slice) -> Tensor | None:
+        """Spans (L', H), none above `spans`, of heads that have their own; otherwise None."""
+        return None
 
     def initial_state(self, batch_size: int) -> SlotState:
         """No memories. See `Memory.initial_state`."""
@@ -144,7 +148,10 @@ class SlotTransformer(Memory):
         age_BLS = age_BLS.masked_fill(dead_BLS, torch.inf).scatter(-1, slot_BL1, 0.0)
         # Dead slots are overwritten too: whatever they held, NaN included, is gone.
         write_BLS = dead_BLS.scatter(-1, slot_BL1, True)
-        log_mask_BLS = mask_BLS.log().scatter(-1, slot_BL1, 0.0)
+        mask_BLHS = mask_BLS.scatter(-1, slot_BL1, 1.0)[:, :, None]
+        if (head_span_LH := self.head_spans(slice(None))) is not None:
+            mask_BLHS = soft_mask(head_span_LH[..., None], age_BLS[:, :, None], self.ramp)
+        log_mask_BLHS = mask_BLHS.log()
         decay_BLSJ = torch.exp(-age_BLS[..., None] / age_scales(age_BLS))
 
         x_BD = self.embed(x_BE)
@@ -156,7 +163,7 @@ class SlotTransformer(Memory):
                 write_BLS[:, i, :, None], z_BD[:, None], hidden_BLSD[:, i], out=new_BLSD[:, i]
             )
             x_BD = x_BD + attention.read_slots(
-                z_BD, new_BLSD[:, i], decay_BLSJ[:, i], log_mask_BLS[:, i]
+                z_BD, new_BLSD[:, i], decay_BLSJ[:, i], log_mask_BLHS[:, i]
             )
             x_BD = x_BD + ffn(x_BD)
         evicted_B = state.evicted_B.masked_fill(starts_B, 0) + evicted_B
@@ -259,12 +266,11 @@ class SlotTransformer(Memory):
         evicted_BT = episode_BT.new_zeros(B, T)
         if self.max_live is not None and memories_BKD.shape[1] > self.max_live:
             fits_BTK = within_capacity(end_BK, keys, episode_BT, self.max_live)
-            evicted_BT = _evictions(fits_BTK, keys, end_BK, episode_BT)
+            evicted_BT = evictions(fits_BTK, keys, end_BK, episode_BT)
             index_BNCW = stretches.index_BNW[:, :, None].expand_as(readable_BNCW)
             readable_BNCW = readable_BNCW & fits_BTK[:, steps_NC].gather(-1, index_BNCW)
 
-        log_mask_BNCW = torch.where(readable_BNCW, mask_BNCW, 1.0).log()
-        log_mask_BNCW = log_mask_BNCW.masked_fill(~readable_BNCW, -torch.inf)
+        log_mask_BNHCW = self._log_mask(layer, mask_BNCW, stretches.age_BNCW, readable_BNCW)
         origin_N = steps_NC[:, 0] + C // 2  # positions count from the middle of each stretch
         q_MHCx = attention.queries(
             z_BTD[:, steps_NC].view(B * N, C, D), (steps_NC[0] - origin_N[0]).to(z_BTD)
@@ -273,19 +279,46 @@ class SlotTransformer(Memory):
         # Keys gathered but not readable may lie far ahead, where exp would overflow.
         birth_BNW = (take(keys.birth_BK, stretches.index_BNW) - origin_N[:, None]).clamp(max=C // 2)
         y_MCD, attention_MCW = attention.read(
-            q_MHCx, kv_MWY, birth_BNW.flatten(0, 1), log_mask_BNCW.flatten(0, 1)
+            q_MHCx, kv_MWY, birth_BNW.flatten(0, 1), log_mask_BNHCW.flatten(0, 1)
         )
         # Queries that fill up the last stretch repeat its last step: they do not pay again.
         paying_BNCW = readable_BNCW.flatten(1, 2)[:, :T]
         paying_BNCW = F.pad(paying_BNCW, (0, 0, 0, N * C - T)).view_as(readable_BNCW)
-        used = use_loss(span_BNW, stretches.age_BNCW, attention_MCW.view_as(mask_BNCW))
-        losses = (
-            span_penalty(span_BNW, stretches.age_BNCW, self.ramp, paying_BNCW) / (B * T),
-            shrink_loss(span_BK[:, -T:]).mean(),
-            used.sum() / (B * T),
+        attention_BNCW = attention_MCW.view_as(mask_BNCW)
+        losses = self._losses(
+            layer, span_BK[:, -T:], span_BNW, stretches, paying_BNCW, attention_BNCW
         )
         read = LayerRead(span_BK.detach(), stretches, readable_BNCW, evicted_BT, losses)
         return y_MCD.view(B, N * C, D)[:, :T], read
+
+    def _log_mask(
+        self, layer: int, mask_BNCW: Tensor, age_BNCW: Tensor, readable_BNCW: Tensor
+    ) -> Tensor:
+        """What is added to the attention logits, (B, N, 1 or H, C, W); -inf hides a key."""
+        mask_BNHCW, readable_BNHCW = mask_BNCW[:, :, None], readable_BNCW[:, :, None]
+        if (span_LH := self.head_spans(slice(layer, layer + 1))) is not None:
+            mask_BNHCW = soft_mask(span_LH[0, :, None, None], age_BNCW[:, :, None], self.ramp)
+            readable_BNHCW = readable_BNHCW & (mask_BNHCW > 0)
+        log_mask_BNHCW = torch.where(readable_BNHCW, mask_BNHCW, 1.0).log()
+        return log_mask_BNHCW.masked_fill(~readable_BNHCW, -torch.inf)
+
+    def _losses(
+        self,
+        layer: int,
+        born_BT: Tensor,
+        span_BNW: Tensor,
+        stretches: Stretches,
+        paying_BNCW: Tensor,
+        attention_BNCW: Tensor,
+    ) -> SpanLosses:
+        """A layer's losses from the spans of the segment's own memories and of the stretches' keys,
+        the keys that each query pays for, and the most any head attended to each."""
+        used_BNW = use_loss(span_BNW, stretches.age_BNCW, attention_BNCW)
+        return SpanLosses(
+            span_penalty(span_BNW, stretches.age_BNCW, self.ramp, paying_BNCW) / born_BT.numel(),
+            shrink_loss(born_BT).mean(),
+            used_BNW.sum() / born_BT.numel(),
+        )
 
     @torch.no_grad()
     def _pack(
@@ -316,12 +349,3 @@ class SlotTransformer(Memory):
             before_B + (evicted_BT * this_episode_BT).sum(-1),
             before.limit_B,
         )
-
-
-def _evictions(fits_BTK: Tensor, keys: Keys, end_BK: Tensor, episode_BT: Tensor) -> Tensor:
-    """Memories dropped alive at each step, (B, T): in at the step before, over the bound now."""
-    steps_T1 = torch.arange(fits_BTK.shape[1], device=fits_BTK.device)[:, None]
-    same_BTK = keys.episode_BK[:, None] == episode_BT[..., None]
-    alive_BTK = same_BTK & (keys.birth_BK[:, None] < steps_T1) & (end_BK[:, None] > steps_T1)
-    fitted_BTK = torch.cat([torch.ones_like(fits_BTK[:, :1]), fits_BTK[:, :-1]], 1)
-    return (alive_BTK & ~fits_BTK & fitted_BTK).sum(-1)

@@ -12,6 +12,8 @@ m_ti = max(0, min(1, 1 + r_ti / R))         soft mask with a ramp of R steps
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,14 @@ USED_FROM = 0.3
 
 LIFE_AFTER_USE = 2.0
 """Span a memory should have at least, as a multiple of the age at which it was last used."""
+
+
+class SpanLosses(NamedTuple):
+    """The losses of a layer's spans, each divided by the number of steps; scalars. See `Aux`."""
+
+    span: Tensor
+    shrink: Tensor
+    use: Tensor
 
 
 def soft_mask(spans: Tensor, ages: Tensor, ramp: float) -> Tensor:

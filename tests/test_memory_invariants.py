@@ -13,7 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from expire_span.memory import MEMORIES, Memory, State, make_memory, map_state, select_envs
+from expire_span.memory import (
+    MEMORIES,
+    AdaptiveSpan,
+    Memory,
+    State,
+    make_memory,
+    map_state,
+    select_envs,
+)
 
 E = 6
 SMALL: dict[str, Any] = {
@@ -45,6 +53,8 @@ class Case(NamedTuple):
             for parameter in memory.parameters():
                 if not parameter.any():
                     parameter.normal_(std=0.5)
+            if isinstance(memory, AdaptiveSpan):
+                memory.fraction_LH.uniform_(-0.2, 1.2)  # heads that differ, some out of bounds
         return memory.to(device)
 
 
@@ -70,6 +80,8 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("expire-span", {"max_span": 24, "ramp": 0.5, "temperature": 3.0}),
     ("transformer-xl", {"window": 1}),
     ("transformer-xl", {"window": 100}),
+    ("adaptive-span", {"max_span": 300, "ramp": 40, "n_layers": 3}),
+    ("adaptive-span", {"max_span": 2.0, "ramp": 1}),
     ("lstm", {"n_layers": 2}),
     ("gru", {"n_layers": 2}),
 ]

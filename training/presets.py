@@ -38,6 +38,7 @@ class Preset:
 CORRIDOR_MEMORIES: dict[str, Options] = {
     "expire-span": {"max_span": 512.0, "ramp": 16.0, "initial_span": 0.5},
     "transformer-xl": {"window": 200},
+    "adaptive-span": {"max_span": 512.0, "ramp": 16.0, "initial_span": 0.5},
 }
 
 PRESETS: dict[str, Preset] = {
