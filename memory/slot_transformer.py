@@ -130,8 +130,7 @@ class SlotTransformer(Memory):
 
     @torch.no_grad()
     def step(self, x_BE: Tensor, state: SlotState, starts_B: Tensor) -> tuple[Tensor, SlotState]:
-        """See `Memory.step`. What can be read does not depend on x: it is settled for all layers
-        first, then each layer reads."""
+        """See `Memory.step`. What can be read does not depend on x, so it is settled first."""
         starts_B = starts_B.bool()
         age_BLS = torch.where(starts_B[:, None, None], torch.inf, state.age_BLS + 1)
         spans_BLS = self.spans(state.hidden_BLSD, slice(None))
