@@ -1,6 +1,6 @@
 """Every memory on Corridor: steps to 99 % success, final success, live memories.
 
-    python benchmarks/corridor.py              # all runs, then docs/benchmarks/corridor.md
+    python benchmarks/corridor.py              # all runs, then docs/benchmarks/corridor.md and .png
     python benchmarks/corridor.py --seeds 0 1 --memories expire-span none --algos ppo
 
 Each run is one `train_rl.py` with the corridor's preset, in a folder of its own under --runs. A run
@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 import tyro
+from matplotlib.figure import Figure
 
 from expire_span.training.metrics_csv import STEPS, read_metrics
 
@@ -58,7 +59,7 @@ class Options:
     runs: Path = field(default=Path("runs/benchmark_corridor"))
     """Folder of the runs."""
     out: Path = field(default=Path("docs/benchmarks/corridor.md"))
-    """File the table is written to."""
+    """File the table is written to; the picture lies beside it."""
 
 
 def train(folder: Path, algo: str, variant: str, seed: int) -> None:
@@ -81,6 +82,12 @@ def steps_to_solve(folder: Path) -> float | None:
     return None
 
 
+def last_success(folder: Path) -> float:
+    """Success of the last 100 training episodes, exploration included."""
+    rows: Any = [row.get("rollout/success_rate") for row in read_metrics(folder / "metrics.csv")]
+    return float([success for success in rows if success not in (None, "")][-1])
+
+
 def table_row(name: str, algo: str, folders: Sequence[Path]) -> str:
     """One line of the table: all seeds of one memory under one algorithm."""
     results = [json.loads((folder / "evaluation.json").read_text()) for folder in folders]
@@ -99,37 +106,73 @@ def table_row(name: str, algo: str, folders: Sequence[Path]) -> str:
         f"{statistics.median(solved):,.0f}" if solved else "never",
         f"{statistics.median(success):.3f}",
         f"{min(success):.3f}",
+        f"{statistics.median(map(last_success, folders)):.2f}",
         f"{statistics.mean(live):.1f}" if live else "",
         f"{rate:,.0f}",
     ]
     return f"| {' | '.join(cells)} |"
 
 
+def evaluated(options: Options, algo: str, variant: str) -> list[Path]:
+    """Folders of the runs there are."""
+    files = options.runs.glob(f"{algo}_{variant}_*/evaluation.json")
+    return sorted(file.parent for file in files)
+
+
+def write_figure(options: Options, algo: str) -> None:
+    """The paper's figure: success against live memories. One point per seed, memories with slots
+    only; those without are lines at the median of their success."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for number, variant in enumerate(VARIANTS):
+        results = [
+            json.loads((folder / "evaluation.json").read_text())
+            for folder in evaluated(options, algo, variant)
+        ]
+        if not results:
+            continue
+        success = [result["success_rate"] for result in results]
+        live = [statistics.mean(result["live_memory_mean"] or [0]) for result in results]
+        if any(live):
+            axes.plot(live, success, "o", color=f"C{number}", label=variant, alpha=0.7)
+        else:
+            level = statistics.median(success)
+            axes.axhline(level, color=f"C{number}", linestyle="--", label=variant, alpha=0.7)
+    axes.set_xlabel("live memories per layer, mean over the evaluation")
+    axes.set_ylabel("success over 1,000 episodes")
+    axes.set_ylim(-0.05, 1.05)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.savefig(options.out.with_suffix(".png"), dpi=100)
+
+
 def write_table(options: Options) -> None:
-    """Write the table of every run there is under `options.runs`."""
-    rows = []
-    for algo in ("ppo", "a2c"):
-        for variant in VARIANTS:
-            folders = sorted(
-                file.parent for file in options.runs.glob(f"{algo}_{variant}_*/evaluation.json")
-            )
-            if folders:
-                rows.append(table_row(variant, algo, folders))
+    """Write table and picture of every run there is under `options.runs`."""
+    rows = [
+        table_row(variant, algo, folders)
+        for algo in ("ppo", "a2c")
+        for variant in VARIANTS
+        if (folders := evaluated(options, algo, variant))
+    ]
     text = f"""# Corridor, lengths U(3,200)
 
 Written by `python benchmarks/corridor.py`: the preset's steps (about 300,000 with PPO, 1,000,000 with
 A2C), then 1,000 fresh episodes without exploration (`none` draws its actions: its likeliest action
 at the junction can be to wait). Solved: 99 % of the last 100 training episodes,
 exploration included, had succeeded at some time; steps are the median of the seeds that did. Final
-success is the median of the seeds, and the lowest. Live memories: mean per layer, the present step
+success is the median of the seeds, and the lowest; beside it that of the last 100 training episodes,
+exploration included, since an agent that has not learned to choose may wait at the junction for
+ever when it always takes its likeliest action. Live memories: mean per layer, the present step
 aside, over the evaluation. Steps/s: learning included, one core each; {os.cpu_count()} cores, Python {platform.python_version()},
 torch {torch.__version__}.
 
-| memory | algorithm | seeds | solved | steps to 99 % | final success | lowest | live | steps/s |
-|---|---|---|---|---|---|---|---|---|
+| memory | algorithm | seeds | solved | steps to 99 % | final success | lowest | in training | live | steps/s |
+|---|---|---|---|---|---|---|---|---|---|
 """
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(text + "\n".join(rows) + "\n")
+    options.out.write_text(
+        text + "\n".join(rows) + "\n\n![success against live memories, PPO](corridor.png)\n"
+    )
+    write_figure(options, "ppo")
 
 
 def main(options: Options) -> None:
