@@ -1,0 +1,77 @@
+"""The tables and pictures in docs/benchmarks are written from the files the runs left."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def write_run(folder: Path, success: float, live: list[float] | None, solved_at: int) -> None:
+    folder.mkdir(parents=True)
+    figures = {"success_rate": success, "live_memory_mean": live, "env_steps_per_second": 1000.0}
+    (folder / "evaluation.json").write_text(json.dumps(figures))
+    rows = [(1000, ""), (2000, 0.5), (solved_at, 0.99), (solved_at + 1000, 0.97)]
+    text = "time/total_timesteps,rollout/success_rate\n"
+    (folder / "metrics.csv").write_text(text + "".join(f"{t},{s}\n" for t, s in rows))
+
+
+def cells(table: str, first: str) -> list[str]:
+    (line,) = [line for line in table.splitlines() if line.startswith(f"| {first} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+@pytest.fixture
+def corridor(monkeypatch: pytest.MonkeyPatch, importable: None) -> Any:
+    module = importlib.import_module("corridor")
+    monkeypatch.setattr(module, "train", pytest.fail)  # nothing here may begin a real run
+    return module
+
+
+def test_corridor_sums_up_the_seeds(corridor: Any, tmp_path: Path) -> None:
+    for seed, (success, live) in enumerate([(0.98, [10.0, 20.0]), (1.0, [12.0, 22.0])]):
+        write_run(tmp_path / "runs" / f"ppo_expire-span_{seed}", success, live, 4000 + seed * 2000)
+    write_run(tmp_path / "runs" / "ppo_lstm_0", 0.4, None, 9000)
+    out = tmp_path / "docs" / "table.md"
+    corridor.write_table(corridor.Options(runs=tmp_path / "runs", out=out))
+    row = cells(out.read_text(), "expire-span")
+    assert row[1:] == ["ppo", "2", "2 of 2", "5,000", "0.990", "0.980", "0.97", "16.0", "1,000"]
+    assert cells(out.read_text(), "lstm")[8] == ""
+    assert out.with_suffix(".png").stat().st_size > 10_000
+
+
+def test_corridor_does_not_repeat_a_run(tmp_path: Path) -> None:
+    module = importlib.import_module("corridor")
+    write_run(tmp_path / "ppo_none_0", 0.5, [0.0], 4000)
+    before = (tmp_path / "ppo_none_0" / "evaluation.json").read_bytes()
+    module.train(tmp_path / "ppo_none_0", "ppo", "none", 0)
+    assert (tmp_path / "ppo_none_0" / "evaluation.json").read_bytes() == before
+
+
+def test_retention_counts_from_the_first_solved_evaluation(tmp_path: Path) -> None:
+    module = importlib.import_module("retention")
+    runs, out = tmp_path / "runs", tmp_path / "docs" / "table.md"
+    runs.mkdir()
+    rows = [
+        "50000,0.7,1.0,30.0",
+        "100000,0.99,1.0,12.0",
+        "150000,0.98,0.9,9.0",
+        "200000,1.0,0.8,9.5",
+    ]
+    text = "\n".join(["steps,success,cue_recall,live", *rows]) + "\n"
+    (runs / "auto_0.csv").write_text(text)
+    module.write_table(module.Options(runs=runs, out=out))
+    row = cells(out.read_text(), "auto")
+    expected = ["0", "100,000", "100,000", "0.980", "1.000", "0.800", "9.0", "12.0", "9.5"]
+    assert row[1:] == expected
+    assert out.with_suffix(".png").stat().st_size > 10_000
