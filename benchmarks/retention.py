@@ -31,7 +31,7 @@ FIELDS = ("steps", "success", "cue_recall", "live")
 class Options:
     """What to run."""
 
-    span_coefs: tuple[str, ...] = ("auto", "1e-4", "1e-3")
+    span_coefs: tuple[str, ...] = ("auto", "1e-3", "1e-2")
     """Values of span_coef."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Seeds."""
