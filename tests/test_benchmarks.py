@@ -63,15 +63,15 @@ def test_retention_counts_from_the_first_solved_evaluation(tmp_path: Path) -> No
     runs, out = tmp_path / "runs", tmp_path / "docs" / "table.md"
     runs.mkdir()
     rows = [
-        "50000,0.7,1.0,30.0",
-        "100000,0.99,1.0,12.0",
-        "150000,0.98,0.9,9.0",
-        "200000,1.0,0.8,9.5",
+        "50000,0.7,1.0,30.0,0.5",
+        "100000,0.99,1.0,12.0,0.99",
+        "150000,0.98,0.7,9.0,0.97",
+        "200000,1.0,0.8,9.5,1.0",
     ]
-    text = "\n".join(["steps,success,cue_recall,live", *rows]) + "\n"
+    text = "\n".join(["steps,success,cue_recall,live,success_drawn", *rows]) + "\n"
     (runs / "auto_0.csv").write_text(text)
     module.write_table(module.Options(runs=runs, out=out))
     row = cells(out.read_text(), "auto")
-    expected = ["0", "100,000", "100,000", "0.980", "1.000", "0.800", "9.0", "12.0", "9.5"]
-    assert row[1:] == expected
+    assert row[1:7] == ["0", "100,000", "100,000", "0.980", "1.000", "0.970"]
+    assert row[7:] == ["0.700", "9.0", "12.0", "9.5"]
     assert out.with_suffix(".png").stat().st_size > 10_000
