@@ -1,6 +1,6 @@
 """Corridor: see a colour, walk far, choose the goal of that colour.
 
-What both forms of the environment share comes first (the episode, its limit, the spaces), then the
+What both forms of the environment share comes first (the episode and its limit), then the
 single form. `corridor_vector` holds the vector form.
 """
 
@@ -10,18 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
-from minigrid.core.constants import (
-    COLOR_TO_IDX,
-    DIR_TO_VEC,
-    OBJECT_TO_IDX,
-    STATE_TO_IDX,
-    TILE_PIXELS,
-)
+from minigrid.core.constants import DIR_TO_VEC, TILE_PIXELS
 from minigrid.core.grid import Grid
 from minigrid.core.mission import MissionSpace
 from minigrid.core.world_object import Ball, Goal
 from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
+
+from .views import check_view_size, view_space
 
 COLOURS = ("red", "blue")
 """Colours of cue and goals. An episode names them by their place in this tuple."""
@@ -75,17 +71,6 @@ def step_limit(length: int) -> int:
     return 4 * length + 20
 
 
-def view_space(view_size: int) -> spaces.Box:
-    """The space of flattened views. Shape (view_size * view_size * 3,), uint8.
-
-    Flat because SB3's checker takes every three-dimensional array for a picture and warns about
-    pictures smaller than 36 x 36.
-    """
-    largest = [max(table.values()) for table in (OBJECT_TO_IDX, COLOR_TO_IDX, STATE_TO_IDX)]
-    high = np.tile(np.array(largest, np.uint8), view_size * view_size)
-    return spaces.Box(low=np.zeros_like(high), high=high, dtype=np.uint8)
-
-
 def check_arguments(min_length: int, max_length: int, view_size: int) -> None:
     """Raise ValueError, naming argument, value and bound, unless all three can be played."""
     if min_length < MIN_LENGTH:
@@ -98,11 +83,7 @@ def check_arguments(min_length: int, max_length: int, view_size: int) -> None:
             f"max_length = {max_length} is below min_length = {min_length}; raise max_length, or "
             f"lower min_length (default {MIN_LENGTH})"
         )
-    if view_size < 3 or view_size % 2 == 0:
-        raise ValueError(
-            f"view_size = {view_size} is not an odd number of at least 3; use 3, 5 or 7: the agent "
-            "stands in the middle of the view's last row"
-        )
+    check_view_size(view_size)
 
 
 class CorridorEnv(MiniGridEnv):
