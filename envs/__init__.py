@@ -41,6 +41,20 @@ ENVIRONMENTS: dict[str, Registration] = {
         vector_entry_point="expire_span.envs.corridor_vector:CorridorVectorEnv",
         oracle="expire_span.envs.oracles:CorridorOracle",
     ),
+    **{
+        f"ExpireSpan/Portal{suffix}-v0": Registration(
+            entry_point="expire_span.envs.portal:PortalEnv",
+            vector_entry_point="expire_span.envs.portal_vector:PortalVectorEnv",
+            oracle="expire_span.envs.oracles:PortalOracle",
+            arguments=arguments,
+        )
+        for suffix, arguments in (
+            ("", {}),
+            ("-3", {"n_rooms": 3}),
+            ("-5", {"n_rooms": 5}),
+            ("-10", {"n_rooms": 10}),
+        )
+    },
 }
 
 for _id, _registration in ENVIRONMENTS.items():

@@ -15,7 +15,7 @@ from stable_baselines3.common.env_checker import check_env as check_with_sb3
 
 from expire_span.envs import ENVIRONMENTS
 
-CORRIDOR = "ExpireSpan/Corridor-v0"
+CORRIDOR, PORTAL = "ExpireSpan/Corridor-v0", "ExpireSpan/Portal-v0"
 
 CASES: list[Any] = [pytest.param(env_id, {}, id=env_id) for env_id in ENVIRONMENTS] + [
     pytest.param(CORRIDOR, kwargs, id=f"Corridor-{'-'.join(map(str, kwargs.values()))}")
@@ -25,6 +25,14 @@ CASES: list[Any] = [pytest.param(env_id, {}, id=env_id) for env_id in ENVIRONMEN
         {"min_length": 4, "max_length": 12, "view_size": 5, "shuffle_goals": True},
         {"min_length": 3, "max_length": 9, "view_size": 7},
         {"min_length": 9, "max_length": 9, "view_size": 11},
+    )
+]
+CASES += [
+    pytest.param(PORTAL, kwargs, id=f"Portal-{'-'.join(map(str, kwargs.values()))}")
+    for kwargs in (
+        {"n_rooms": 1},
+        {"n_rooms": 2, "room_size": 5, "view_size": 5},
+        {"n_rooms": 4, "room_size": 5, "view_size": 7},
     )
 ]
 """Every registered id with its own arguments, and further arguments worth trying."""
@@ -50,8 +58,13 @@ def oracle_of(env_id: str, **kwargs: Any) -> Any:
     return make_oracle(**kwargs)
 
 
-def documented(env_id: str) -> Any:
-    return load_env_creator(ENVIRONMENTS[env_id].entry_point)
+def documented(env_id: str, **kwargs: Any) -> Any:
+    return gym.make(env_id, **kwargs).unwrapped
+
+
+def oracle_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What an oracle has to be told of an environment's arguments: the size of its rooms."""
+    return {key: value for key, value in kwargs.items() if key == "room_size"}
 
 
 def play_to_the_end(
@@ -137,7 +150,7 @@ def test_vector_form_equals_single_forms_step_by_step(
     native, sync = vector_form(env_id, n, **kwargs), single_forms(env_id, n, **kwargs)
     assert native.observation_space == sync.observation_space
     assert native.single_action_space == sync.single_action_space
-    oracle, rng = oracle_of(env_id), np.random.default_rng(1)
+    oracle, rng = oracle_of(env_id, **oracle_arguments(kwargs)), np.random.default_rng(1)
     assert_same(native.reset(seed=3), sync.reset(seed=3), "reset")
     obs, starts = native.reset(seed=11)[0], np.ones(n, np.bool_)
     assert_same(obs, sync.reset(seed=11)[0], "obs")
@@ -189,8 +202,9 @@ def test_unseeded_environments_differ(env_id: str) -> None:
 @for_every_case
 def test_oracle_earns_the_documented_return(env_id: str, kwargs: dict[str, Any]) -> None:
     env = vector_form(env_id, 32, **kwargs)
-    returns, successes = play_to_the_end(env, oracle_of(env_id), n_episodes=200)
-    assert returns == [documented(env_id).OPTIMAL_RETURN] * 200
+    oracle = oracle_of(env_id, **oracle_arguments(kwargs))
+    returns, successes = play_to_the_end(env, oracle, n_episodes=200)
+    assert returns == [documented(env_id, **kwargs).OPTIMAL_RETURN] * 200
     assert all(successes)
 
 
@@ -199,10 +213,10 @@ def test_oracle_without_memory_earns_what_is_documented_for_it(
     env_id: str, kwargs: dict[str, Any]
 ) -> None:
     env, n_episodes = vector_form(env_id, 64, **kwargs), 1000
-    oracle = oracle_of(env_id, remember=False, seed=0)
+    oracle = oracle_of(env_id, remember=False, seed=0, **oracle_arguments(kwargs))
     returns, _ = play_to_the_end(env, oracle, n_episodes)
     # returns lie in [0, 1], so their standard deviation is at most 0.5; five standard errors
-    expected = documented(env_id).RETURN_WITHOUT_MEMORY
+    expected = documented(env_id, **kwargs).RETURN_WITHOUT_MEMORY
     assert abs(np.mean(returns) - expected) < 5 * 0.5 / np.sqrt(n_episodes)
 
 
