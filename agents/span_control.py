@@ -36,7 +36,7 @@ class SpanControl(Protocol):
 
 @dataclass
 class ConstantSpanControl:
-    """The paper's: one alpha for the whole run. Retention collapses under it: AutoSpanControl."""
+    """The paper's: one alpha for the whole run. Some runs lose what they learned under it."""
 
     coef: float
 

@@ -74,11 +74,17 @@ def train(folder: Path, algo: str, variant: str, seed: int) -> None:
 
 
 def steps_to_solve(folder: Path) -> float | None:
-    """Environment steps after which 99 % of the last 100 training episodes had succeeded."""
+    """Environment steps after which 99 % of the last 100 training episodes had succeeded.
+
+    Rollouts before the hundredth episode, by the mean length so far, say nothing.
+    """
     for row in read_metrics(folder / "metrics.csv"):
         success: Any = row.get("rollout/success_rate")
-        if success not in (None, "") and float(success) >= SOLVED:
-            return float(row[STEPS])
+        if success in (None, "") or float(success) < SOLVED:
+            continue
+        steps, length = float(row[STEPS]), float(row["rollout/ep_len_mean"])
+        if steps >= 100 * length:
+            return steps
     return None
 
 
