@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from minigrid.core.constants import OBJECT_TO_IDX
 
+from expire_span.agents import MemoryPPO, make_vec_env
 from expire_span.envs.portal import (
     LOWER,
     UPPER,
@@ -19,6 +20,7 @@ from expire_span.envs.portal import (
     step_limit,
 )
 from expire_span.envs.portal_vector import PortalVectorEnv
+from expire_span.training import evaluate_retention
 
 EAST = 0
 
@@ -105,7 +107,8 @@ def test_rooms_have_different_pairs_and_both_doors_are_as_often_right() -> None:
 def test_return_by_guessing_is_that_of_guesses(n_rooms: int) -> None:
     rng, n_episodes = np.random.default_rng(0), 4000
     right = rng.random((n_episodes, max_passages(n_rooms))) < 0.5
-    runs = np.lib.stride_tricks.sliding_window_view(right, n_rooms, axis=1).all(2).any(1)
+    windows = np.lib.stride_tricks.sliding_window_view(right, n_rooms, axis=1)
+    runs = windows.min(axis=2).max(axis=1)
     assert abs(runs.mean() - return_by_guessing(n_rooms)) < 5 * 0.5 / np.sqrt(n_episodes)
 
 
@@ -131,3 +134,13 @@ def test_actions_that_do_not_exist_are_named() -> None:
     env.reset(seed=0)
     with pytest.raises(ValueError, match="action = 3 is none of 0"):
         env.step(3)
+
+
+def test_evaluation_gives_the_share_of_repeated_mistakes() -> None:
+    vec_env = make_vec_env("expire_span.envs:ExpireSpan/Portal-3-v0", 8, seed=0)
+    model = MemoryPPO("MlpPolicy", vec_env, memory="none", n_steps=8, seed=0)
+    evaluation = evaluate_retention(model, vec_env, 200, deterministic=False)
+    assert evaluation.tallies.keys() == {"repeated_mistakes", "rooms_reached"}
+    # an untrained agent takes either door as often
+    assert 0.4 < evaluation.tallies["repeated_mistakes"] < 0.6
+    assert 0 < evaluation.tallies["rooms_reached"] <= 3

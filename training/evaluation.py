@@ -6,6 +6,7 @@ B environments, S memory slots, L layers, T steps of an episode, N observations.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -57,6 +58,9 @@ class Evaluation:
     live_memory_mean: list[float] | None
     """Memories each step could read, the step itself left out, by layer."""
     live_memory_max: int | None
+    tallies: dict[str, float]
+    """What the environment counts itself (`info["tallies"]` at an episode's end): the sum of `name`
+    over that of `name_of`, or the mean per episode if it counts no `name_of`."""
     cue_recall: float | None
     """Share of decisions at which the cue they need was still live."""
     precision: float | None
@@ -135,6 +139,7 @@ class _Episodes:
         self.returns: list[float] = []
         self.lengths: list[int] = []
         self.successes: list[bool] = []
+        self.tallies: Counter[str] = Counter()
         self.steps = 0
 
     def active_B(self) -> NDArray[np.bool_]:
@@ -160,6 +165,9 @@ class _Episodes:
             self.lengths.append(int(watched.get("l", self.length_B[i])))
             if "is_success" in infos[i]:
                 self.successes.append(bool(infos[i]["is_success"]))
+            tallies = infos[i].get("tallies", {})
+            # the vector form leaves masks beside the counts
+            self.tallies.update({k: int(v) for k, v in tallies.items() if not k.startswith("_")})
         self.left_B = self.left_B - ended_B
         self.return_B[done_B], self.length_B[done_B] = 0.0, 0
         return ended_B
@@ -172,6 +180,11 @@ class _Episodes:
             "mean_reward": float(np.mean(self.returns)),
             "std_reward": float(np.std(self.returns)),
             "mean_length": float(np.mean(self.lengths)),
+            "tallies": {
+                name: count / max(1, self.tallies.get(f"{name}_of", len(self.returns)))
+                for name, count in self.tallies.items()
+                if not name.endswith("_of")
+            },
             "steps": self.steps,
         }
 

@@ -18,6 +18,7 @@ def print_table(figures: dict[str, Any], directory: RunDirectory, model: Path) -
         "success rate": _percent(figures["success_rate"]),
         "mean return": f"{figures['mean_reward']:.3f} ± {figures['std_reward']:.3f}",
         "mean episode length": f"{figures['mean_length']:.1f}",
+        **{name.replace("_", " "): f"{tally:.3f}" for name, tally in figures["tallies"].items()},
         "cue recall": _percent(figures["cue_recall"]),
         "live memories per layer": _per_layer(figures["live_memory_mean"]),
         "most live memories": _number(figures["live_memory_max"]),
