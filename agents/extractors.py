@@ -1,5 +1,5 @@
-"""From any observation SB3 accepts to one vector: symbols are embedded, pictures convolved, the
-rest flattened."""
+"""From any observation SB3 accepts to one vector: symbols are embedded, sentences read, pictures
+convolved, the rest flattened."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ FREQUENCY_HORIZON = 100_000
 """Observations over which the frequency of symbols is averaged, as many as there are at first."""
 
 
+def follow(frequency: Tensor, newest: Tensor, n_seen: Tensor, n_new: int) -> None:
+    """Move a running mean over `n_seen` observations towards that of `n_new` more, in place."""
+    frequency.lerp_(newest, n_new / (n_new + n_seen))
+    n_seen.add_(n_new).clamp_(max=FREQUENCY_HORIZON)
+
+
 def is_symbolic(space: spaces.Space[object]) -> bool:
     """Whether an observation holds indices: small uint8 bounds, or a picture too small for a CNN.
 
@@ -31,6 +37,66 @@ def is_symbolic(space: spaces.Space[object]) -> bool:
     return bool(space.high.max() < MAX_SYMBOLS) or (
         is_image_space(space, check_channels=False) and min(sorted(space.shape)[1:]) < MIN_CNN_SIZE
     )
+
+
+def is_sentence(space: spaces.Space[object]) -> bool:
+    """Whether an observation is a sentence of token ids, padded with 0: a uint16 box of one axis.
+
+    No other kind of observation is commonly given as uint16; amounts are best given as float32.
+    """
+    return (
+        isinstance(space, spaces.Box)
+        and space.dtype == np.uint16
+        and len(space.shape) == 1
+        and not space.low.any()
+    )
+
+
+class SentenceEncoder(nn.Module):
+    """Reads a sentence of token ids: each word's vector weighted by its place, summed, mixed.
+
+    v = relu(W sum_j l_j * (e(w_j) - m)) with a learned vector l_j for each place: one vector per
+    word wherever it stands, and yet who tells whom is not lost. m_j is the mean vector of place j,
+    by the words seen there; a sentence is told by what is unusual in it. Padding counts as 0.
+
+    Source: the position encoding of Sukhbaatar et al. 2015, "End-To-End Memory Networks",
+    arXiv:1503.08895, sec. 4.1, with places learned; centred as in `SymbolEmbedding`.
+
+    Shapes: (N, L) float or integer -> (N, width). Ids above the last word count as that word.
+    """
+
+    frequency: Tensor
+    n_seen: Tensor
+
+    def __init__(self, space: spaces.Box, width: int) -> None:
+        super().__init__()
+        self.n_words = int(space.high.max()) + 1
+        length = space.shape[0]
+        self.words = nn.Embedding(self.n_words, width, padding_idx=0)
+        nn.init.normal_(self.words.weight[1:], std=0.5)
+        self.places = nn.Parameter(1 + 0.5 * torch.randn(length, width))
+        self.mix = nn.Linear(width, width)
+        nn.init.orthogonal_(self.mix.weight, gain=2**0.5)
+        nn.init.zeros_(self.mix.bias)
+        self.register_buffer("frequency", torch.zeros(length, self.n_words))
+        self.register_buffer("n_seen", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, sentences: Tensor) -> Tensor:
+        mean_LD = self.frequency @ self.words.weight
+        words_NLD = self.words(self._ids(sentences)) - mean_LD
+        return torch.relu(self.mix((self.places * words_NLD).sum(1)))
+
+    def _ids(self, sentences: Tensor) -> Tensor:
+        return sentences.long().clamp(max=self.n_words - 1)
+
+    @torch.no_grad()
+    def adapt(self, sentences: Tensor) -> None:
+        """Count the words of (N, L) sentences into the frequencies."""
+        ids_NL = self._ids(sentences)
+        n_new, length = ids_NL.shape
+        places_L = torch.arange(length, device=ids_NL.device) * self.n_words
+        counts = torch.bincount((ids_NL + places_L).flatten(), minlength=self.frequency.numel())
+        follow(self.frequency, counts.view_as(self.frequency) / n_new, self.n_seen, n_new)
 
 
 class SymbolEmbedding(nn.Module):
@@ -75,9 +141,7 @@ class SymbolEmbedding(nn.Module):
         """Count the symbols of (N, *space.shape) observations into the frequencies."""
         n_new = symbols.shape[0]
         counts = torch.bincount(self._rows(symbols).flatten(), minlength=len(self.frequency))
-        weight = n_new / (n_new + self.n_seen)
-        self.frequency.lerp_(counts / n_new, weight)
-        self.n_seen.add_(n_new).clamp_(max=FREQUENCY_HORIZON)
+        follow(self.frequency, counts / n_new, self.n_seen, n_new)
 
 
 class ScaledCNN(nn.Module):
@@ -94,9 +158,9 @@ class ScaledCNN(nn.Module):
 class ObservationExtractor(BaseFeaturesExtractor):
     """The default features extractor: chooses by the space, key by key for a Dict.
 
-    Symbols -> `SymbolEmbedding`, pictures -> `ScaledCNN`, the rest flattened as SB3 does (Discrete
-    and MultiDiscrete one-hot). Expects observations not scaled: the policy turns SB3's division of
-    pictures by 255 off for it.
+    Symbols -> `SymbolEmbedding`, sentences -> `SentenceEncoder`, pictures -> `ScaledCNN`, the rest
+    flattened as SB3 does (Discrete and MultiDiscrete one-hot). Expects observations not scaled: the
+    policy turns SB3's division of pictures by 255 off for it.
 
     Raises ValueError for a space SB3's PPO does not take, naming it.
     """
@@ -127,6 +191,9 @@ class ObservationExtractor(BaseFeaturesExtractor):
         if is_symbolic(space):
             assert isinstance(space, spaces.Box)
             return SymbolEmbedding(space, symbol_width), symbol_width
+        if is_sentence(space):
+            assert isinstance(space, spaces.Box)
+            return SentenceEncoder(space, symbol_width), symbol_width
         if is_image_space(space):
             assert isinstance(space, spaces.Box)
             return ScaledCNN(space, cnn_width), cnn_width
@@ -143,7 +210,7 @@ class ObservationExtractor(BaseFeaturesExtractor):
         """Take in a rollout's observations, (N, *shape) or a dict of them, after its update."""
         parts = observations if isinstance(observations, dict) else {"observation": observations}
         for key, encoder in self.encoders.items():
-            if isinstance(encoder, SymbolEmbedding):
+            if isinstance(encoder, SymbolEmbedding | SentenceEncoder):
                 encoder.adapt(parts[key])
 
 

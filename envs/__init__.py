@@ -35,6 +35,24 @@ class Registration:
     """Arguments of both forms that differ from the defaults of the class."""
 
 
+LONG_INSTRUCTION: Mapping[str, Any] = {
+    "n_characters": 8,
+    "n_rooms": 8,
+    "walk_rate": 0.03,
+    "move_rate": 0.03,
+    "ask_rate": 0.02,
+    "max_steps": 8_000,
+}
+
+HEAVY_INSTRUCTION: Mapping[str, Any] = {
+    "n_characters": 12,
+    "n_rooms": 20,
+    "walk_rate": 0.008,
+    "move_rate": 0.008,
+    "ask_rate": 0.005,
+    "max_steps": 80_000,
+}
+
 ENVIRONMENTS: dict[str, Registration] = {
     "ExpireSpan/Corridor-v0": Registration(
         entry_point="expire_span.envs.corridor:CorridorEnv",
@@ -53,6 +71,20 @@ ENVIRONMENTS: dict[str, Registration] = {
             ("-3", {"n_rooms": 3}),
             ("-5", {"n_rooms": 5}),
             ("-10", {"n_rooms": 10}),
+        )
+    },
+    **{
+        f"ExpireSpan/Instruction{suffix}-v0": Registration(
+            entry_point="expire_span.envs.instruction:InstructionEnv",
+            vector_entry_point="expire_span.envs.instruction_vector:InstructionVectorEnv",
+            oracle="expire_span.envs.instruction_oracle:InstructionOracle",
+            arguments=arguments,
+        )
+        for suffix, arguments in (
+            ("", {}),
+            ("-short", {}),
+            ("-long", LONG_INSTRUCTION),
+            ("-heavy", HEAVY_INSTRUCTION),
         )
     },
 }

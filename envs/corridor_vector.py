@@ -69,7 +69,7 @@ class CorridorVectorEnv(GridVectorEnv):
         self._paying_goal_B = np.zeros(num_envs, np.int64)
         self._painter: CorridorEnv | None = None
 
-    def _begin_episode(self, i: int, generator: np.random.Generator) -> None:
+    def _lay_out(self, i: int, generator: np.random.Generator) -> None:
         episode = draw_episode(generator, self.min_length, self.max_length, self.shuffle_goals)
         length = episode.length
 
@@ -88,7 +88,7 @@ class CorridorVectorEnv(GridVectorEnv):
         self._paying_goal_B[i] = GOAL + episode.cue
         self._limit_B[i] = step_limit(length)
 
-    def _play(self, action_B: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def _move(self, action_B: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         ahead_B = self._position_B + self._stride_by_heading[self._heading_B]
         code_B = self._map_BM[self._envs_B, ahead_B]
         moves_B = (action_B == FORWARD) & ((code_B == EMPTY) | (code_B >= GOAL))
@@ -100,8 +100,8 @@ class CorridorVectorEnv(GridVectorEnv):
         reached_B = moves_B & (code_B >= GOAL)
         return reached_B & (code_B == self._paying_goal_B), reached_B
 
-    def _marks(self, code_BC: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        sees_cue_B = ((code_BC == BALL) | (code_BC == BALL + 1)).any(1)
+    def _marks(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        sees_cue_B = ((self._code_BC == BALL) | (self._code_BC == BALL + 1)).any(1)
         at_junction_B = self._position_B == self._junction_B
         return np.where(sees_cue_B, 0, -1), np.where(at_junction_B, 0, -1)
 

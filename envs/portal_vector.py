@@ -95,7 +95,7 @@ class PortalVectorEnv(GridVectorEnv):
             cells_M[self._index(first_column + side[:, None], 1 + side)] = code
         return cells_M
 
-    def _begin_episode(self, i: int, generator: np.random.Generator) -> None:
+    def _lay_out(self, i: int, generator: np.random.Generator) -> None:
         episode = draw_episode(generator, self.n_rooms, self.room_size)
         cells_M = self._map_BM[i]
         cells_M[:] = self._empty_map_M
@@ -119,7 +119,7 @@ class PortalVectorEnv(GridVectorEnv):
         self._position_B[envs] = self._index(first_column + column, 1 + row)
         self._heading_B[envs] = heading
 
-    def _play(self, action_B: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def _move(self, action_B: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         ahead_B = self._position_B + self._stride_by_heading[self._heading_B]
         code_B = self._map_BM[self._envs_B, ahead_B]
         forward_B = action_B == FORWARD
@@ -148,9 +148,9 @@ class PortalVectorEnv(GridVectorEnv):
         self._reached_B[envs] = np.maximum(self._reached_B[envs], self._room_B[envs])
         self._arrive(envs)
 
-    def _marks(self, code_BC: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _marks(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         known_B = self._tried_BR[self._envs_B, self._room_B]  # never true of the goal
-        sees_door_B = (code_BC >= DOOR).any(1)
+        sees_door_B = (self._code_BC >= DOOR).any(1)
         return self._passed_room_B, np.where(known_B & sees_door_B, self._room_B, -1)
 
     def _tallies(self) -> dict[str, NDArray[np.int64]]:

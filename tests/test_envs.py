@@ -11,11 +11,14 @@ import pytest
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.utils.env_checker import check_env as check_with_gymnasium
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from numpy.typing import NDArray
 from stable_baselines3.common.env_checker import check_env as check_with_sb3
 
 from expire_span.envs import ENVIRONMENTS
+from expire_span.envs.language import decode, encode
 
 CORRIDOR, PORTAL = "ExpireSpan/Corridor-v0", "ExpireSpan/Portal-v0"
+INSTRUCTION = "ExpireSpan/Instruction-v0"
 
 CASES: list[Any] = [pytest.param(env_id, {}, id=env_id) for env_id in ENVIRONMENTS] + [
     pytest.param(CORRIDOR, kwargs, id=f"Corridor-{'-'.join(map(str, kwargs.values()))}")
@@ -35,10 +38,24 @@ CASES += [
         {"n_rooms": 4, "room_size": 5, "view_size": 7},
     )
 ]
+CASES += [
+    pytest.param(INSTRUCTION, kwargs, id=f"Instruction-{'-'.join(map(str, kwargs.values()))}")
+    for kwargs in (
+        {"walk": "agent", "n_rooms": 3, "n_instructions": 4},
+        {"n_characters": 24, "n_rooms": 9, "max_open": 24, "n_instructions": 30, "ask_rate": 0.4},
+        {"n_characters": 4, "n_rooms": 2, "max_open": 1, "correct_reward": 0.5, "false_reward": -1},
+    )
+]
 """Every registered id with its own arguments, and further arguments worth trying."""
 
 for_every_id = pytest.mark.parametrize("env_id", ENVIRONMENTS)
 for_every_case = pytest.mark.parametrize(("env_id", "kwargs"), CASES)
+for_every_text_case = pytest.mark.parametrize(
+    ("env_id", "kwargs"), [case for case in CASES if "Instruction" in case.id]
+)
+for_every_picture_case = pytest.mark.parametrize(
+    ("env_id", "kwargs"), [case for case in CASES if "Instruction" not in case.id]
+)
 
 
 def vector_form(env_id: str, n: int, **kwargs: Any) -> VectorEnv[Any, Any, Any]:
@@ -63,8 +80,16 @@ def documented(env_id: str, **kwargs: Any) -> Any:
 
 
 def oracle_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """What an oracle has to be told of an environment's arguments: the size of its rooms."""
-    return {key: value for key, value in kwargs.items() if key == "room_size"}
+    """What an oracle has to be told of an environment's arguments."""
+    told = {"room_size"} if "walk" not in kwargs else {"walk", "n_rooms"}
+    return {key: value for key, value in kwargs.items() if key in told}
+
+
+def some_actions(env: VectorEnv[Any, Any, Any], rng: np.random.Generator) -> NDArray[np.int64]:
+    """An action at random for every environment."""
+    space: Any = env.single_action_space
+    n_actions = np.asarray(getattr(space, "nvec", space.n if hasattr(space, "n") else None))
+    return rng.integers(n_actions, size=(env.num_envs, *n_actions.shape))
 
 
 def play_to_the_end(
@@ -129,12 +154,13 @@ def test_id_names_its_module_for_those_who_did_not_import_it(env_id: str) -> Non
 @for_every_case
 def test_same_seed_and_actions_same_episode(env_id: str, kwargs: dict[str, Any]) -> None:
     first, second = (gym.make(env_id, **kwargs) for _ in range(2))
-    rng = np.random.default_rng(0)
+    first.action_space.seed(0)
     for seed in (7, None, None):
         assert_same(first.reset(seed=seed), second.reset(seed=seed), "reset")
-        over = False
-        while not over:
-            action = int(rng.integers(3))
+        over, steps = False, 0
+        while not over and steps < 3000:
+            action = first.action_space.sample()
+            steps += 1
             left, right = first.step(action), second.step(action)
             for i in range(5):
                 assert_same(left[i], right[i], f"step[{i}]")
@@ -155,10 +181,11 @@ def test_vector_form_equals_single_forms_step_by_step(
     obs, starts = native.reset(seed=11)[0], np.ones(n, np.bool_)
     assert_same(obs, sync.reset(seed=11)[0], "obs")
 
-    while step < 300 or episodes < 2 * n:
+    while step < 300 or (episodes < 2 * n and step < 3000):
         actions = oracle.act(obs, starts)
         wander = {"random": 1.0, "oracle": 0.0, "both": 0.1}[player]
-        actions = np.where(rng.random(n) < wander, rng.integers(3, size=n), actions)
+        wanders = rng.random(n) < wander
+        actions[wanders] = some_actions(native, rng)[wanders]
         left, right = native.step(actions), sync.step(actions)
         for name, ours, theirs in zip(
             ("obs", "rewards", "terminated", "truncated", "infos"), left, right, strict=True
@@ -186,8 +213,9 @@ def test_arrays_returned_stay_as_they_are(env_id: str) -> None:
     env = vector_form(env_id, 4)
     obs, infos = env.reset(seed=0)
     kept = obs.copy(), infos["memory"]["cue"].copy()
+    rng = np.random.default_rng(0)
     for _ in range(5):
-        env.step(np.full(4, 2))
+        env.step(some_actions(env, rng))
     np.testing.assert_array_equal(obs, kept[0])
     np.testing.assert_array_equal(infos["memory"]["cue"], kept[1])
 
@@ -203,8 +231,9 @@ def test_unseeded_environments_differ(env_id: str) -> None:
 def test_oracle_earns_the_documented_return(env_id: str, kwargs: dict[str, Any]) -> None:
     env = vector_form(env_id, 32, **kwargs)
     oracle = oracle_of(env_id, **oracle_arguments(kwargs))
-    returns, successes = play_to_the_end(env, oracle, n_episodes=200)
-    assert returns == [documented(env_id, **kwargs).OPTIMAL_RETURN] * 200
+    n_episodes = 32 if "Instruction" in env_id else 200  # of thousands of steps
+    returns, successes = play_to_the_end(env, oracle, n_episodes)
+    assert returns == [documented(env_id, **kwargs).OPTIMAL_RETURN] * n_episodes
     assert all(successes)
 
 
@@ -212,7 +241,10 @@ def test_oracle_earns_the_documented_return(env_id: str, kwargs: dict[str, Any])
 def test_oracle_without_memory_earns_what_is_documented_for_it(
     env_id: str, kwargs: dict[str, Any]
 ) -> None:
-    env, n_episodes = vector_form(env_id, 64, **kwargs), 1000
+    n_episodes = 1000
+    if "Instruction" in env_id:  # silence is best: every episode runs to its limit
+        n_episodes, kwargs = 64, {**kwargs, "max_steps": 500}
+    env = vector_form(env_id, 64, **kwargs)
     oracle = oracle_of(env_id, remember=False, seed=0, **oracle_arguments(kwargs))
     returns, _ = play_to_the_end(env, oracle, n_episodes)
     # returns lie in [0, 1], so their standard deviation is at most 0.5; five standard errors
@@ -220,7 +252,24 @@ def test_oracle_without_memory_earns_what_is_documented_for_it(
     assert abs(np.mean(returns) - expected) < 5 * 0.5 / np.sqrt(n_episodes)
 
 
-@for_every_case
+@for_every_text_case
+def test_rendering_in_text_gives_what_is_observed(env_id: str, kwargs: dict[str, Any]) -> None:
+    env = gym.make(env_id, render_mode="ansi", **kwargs)
+    native = vector_form(env_id, 2, render_mode="ansi", **kwargs)
+    obs, _ = env.reset(seed=4)
+    native.reset(seed=4)
+    for _ in range(50):
+        sentence: Any = env.render()
+        assert sentence == decode(obs) and np.array_equal(encode(sentence), obs)
+        frames: Any = native.render()
+        assert frames[0] == sentence
+        silence = env.action_space.sample() * 0
+        obs = env.step(silence)[0]
+        native.step(np.stack([silence, silence]))
+    assert vector_form(env_id, 2, **kwargs).render() is None
+
+
+@for_every_picture_case
 def test_rendering_gives_pictures_of_one_size_in_both_forms(
     env_id: str, kwargs: dict[str, Any]
 ) -> None:

@@ -1,0 +1,380 @@
+"""Instruction: pass messages on, much later, to the right person, amid chatter.
+
+What both forms of the environment share comes first (the world, its chances, its limits), then the
+single form. `instruction_vector` holds the vector form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from .language import (
+    CHARACTERS,
+    QUALITIES,
+    ROOMS,
+    SENTENCE_LENGTH,
+    THINGS,
+    VOCABULARY,
+    Kind,
+    compose,
+    encode,
+)
+
+Walk = Literal["environment", "agent"]
+
+MIN_CHARACTERS = 4
+"""Fewest characters: with fewer, guessing who sent a message pays."""
+
+CHUNK = 256
+"""Steps for which chances are drawn at once."""
+
+CHANCES = 6
+"""Numbers drawn per step: what happens, and five choices."""
+
+CHANCE_RANGE = 2**16
+"""Chances are drawn from 0 to this, exclusive."""
+
+EVENT, FIRST, SECOND, THIRD, FOURTH, FIFTH = range(CHANCES)
+
+
+@dataclass(frozen=True)
+class World:
+    """The arguments both forms take; `InstructionEnv` explains them.
+
+    Raises: ValueError for arguments out of bounds.
+    """
+
+    n_characters: int = 6
+    n_rooms: int = 4
+    n_instructions: int = 8
+    max_open: int = 3
+    walk_rate: float = 0.1
+    move_rate: float = 0.06
+    ask_rate: float = 0.08
+    max_steps: int = 1500
+    walk: Walk = "environment"
+    correct_reward: float = 1.0
+    false_reward: float = -0.5
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "n_characters": (MIN_CHARACTERS, len(CHARACTERS)),
+            "n_rooms": (2, len(ROOMS)),
+            "n_instructions": (1, 1000),
+            "max_open": (1, self.n_characters),
+            "max_steps": (1, 10**7),
+        }
+        for name, (least, most) in bounds.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise ValueError(f"{name} = {value} is not between {least} and {most}")
+        rates = (self.walk_rate, self.move_rate, self.ask_rate)
+        if min(rates) < 0 or sum(rates) > 1:
+            raise ValueError(
+                f"walk_rate = {self.walk_rate}, move_rate = {self.move_rate} and ask_rate = "
+                f"{self.ask_rate} are shares of all steps: none below 0, no more than 1 together"
+            )
+        if self.walk not in ("environment", "agent"):
+            raise ValueError(f"walk = {self.walk!r} is neither 'environment' nor 'agent'")
+        if self.correct_reward <= 0 or self.false_reward > 0:
+            raise ValueError(
+                f"correct_reward = {self.correct_reward} must be above 0 and false_reward = "
+                f"{self.false_reward} at most 0"
+            )
+
+    def thresholds(self) -> tuple[int, int, int]:
+        """Chances below which, in order, the agent is walked, a character moves, one asks."""
+        walk_rate = self.walk_rate if self.walk == "environment" else 0.0
+        shares = np.cumsum([walk_rate, self.move_rate, self.ask_rate])
+        walks, moves, asks = (shares * CHANCE_RANGE).astype(int).tolist()
+        return walks, moves, asks
+
+    def action_space(self) -> spaces.MultiDiscrete:
+        """Whom to tell, who wants to see them and, if the agent walks, where to go."""
+        parts = [self.n_characters + 1, self.n_characters]
+        return spaces.MultiDiscrete(parts + [self.n_rooms + 1] * (self.walk == "agent"))
+
+    def optimal_return(self) -> float:
+        """All instructions delivered, none falsely."""
+        return self.n_instructions * self.correct_reward
+
+    def return_without_memory(self) -> float:
+        """Nothing, by silence, where a guess costs more than it earns; else an upper bound."""
+        n_others = self.n_characters - 1
+        guess = self.correct_reward + (n_others - 1) * self.false_reward
+        return 0.0 if guess <= 0 else self.optimal_return()
+
+
+def sentence_space() -> spaces.Box:
+    """Numbers of words. Shape (SENTENCE_LENGTH,), uint16."""
+    return spaces.Box(0, len(VOCABULARY) - 1, (SENTENCE_LENGTH,), np.uint16)
+
+
+def draw_start(np_random: np.random.Generator, world: World) -> NDArray[np.int64]:
+    """Rooms at the start of an episode: the agent's, then every character's."""
+    return np_random.integers(world.n_rooms, size=1 + world.n_characters)
+
+
+def draw_chances(np_random: np.random.Generator) -> NDArray[np.int64]:
+    """Chances for the next CHUNK steps, (CHUNK, CHANCES).
+
+    Both forms draw here and in `draw_start` and nowhere else, at the same steps: that is what makes
+    them play the same episodes under the same seed.
+    """
+    return np_random.integers(CHANCE_RANGE, size=(CHUNK, CHANCES))
+
+
+class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
+    """
+    ## Description
+
+    The agent is led through the rooms of a village, where characters come and go. Every step brings
+    one sentence: where it is, who is here, who comes in or leaves, what somebody says. Now and then
+    somebody says "can you tell the miller that the smith wants to see them ?". When the agent meets
+    the miller, perhaps much later and somewhere else, it has to tell the miller just that. Several
+    such instructions can be open at once, at most one for each character. All else is chatter, some
+    of it with the same names.
+
+    Rebuilt from the description of the instruction task in Sukhbaatar et al. 2021
+    (arXiv:2105.06548), with a world of its own: no sentence of theirs is used.
+
+    ## Action space
+
+    `MultiDiscrete`: whom to tell (0 nobody, k the character k - 1), and which character wants to
+    see them. With `walk="agent"` a third part: where to go (0 nowhere, k room k - 1). Telling comes
+    before going; either takes the step, during which nothing else happens in the world.
+
+    ## Observation space
+
+    One sentence, as the numbers of its words, padded with 0: shape (15,), `uint16`. `VOCABULARY`
+    has the words by number, `decode` reads a sentence (both in `expire_span.envs.language`).
+
+    ## Rewards
+
+    `correct_reward` (+1) for telling X, who is in the room, what an open instruction says;
+    `false_reward` (-0.5) for telling anything else.
+
+    - `OPTIMAL_RETURN`, undiscounted: n_instructions * correct_reward.
+    - `RETURN_WITHOUT_MEMORY`, the best possible: 0, by silence. A guess is right for one of the
+      n_characters - 1 others at most. (Where the rewards make guessing pay: an upper bound.)
+
+    ## Termination
+
+    When all `n_instructions` have been delivered or, as a loss, after `max_steps`: never truncated.
+
+    ## Info
+
+    - `memory`, in every step and at reset: `cue` is k at the sentence that gives instruction k,
+      `decision` is k at the sentence that shows or brings in the character it is for, while it is
+      open; otherwise -1.
+    - At the end of an episode only: `is_success` (bool), whether all instructions were delivered
+      and nothing was told falsely, and `tallies`: `delivered` of those instructions whose character
+      was met (`delivered_of`), `false_deliveries` to be divided by the decisions
+      (`false_deliveries_of`), `steps_open`, steps from instruction to delivery, summed over
+      those delivered (`steps_open_of`).
+
+    ## Arguments
+
+    - `n_characters`, 4 to 24, and `n_rooms`, 2 to 24. All rooms are next to each other.
+    - `n_instructions`: in an episode; `max_open`: of these open at once.
+    - `walk_rate`, `move_rate`, `ask_rate`: shares of the steps, those spent on telling and on
+      showing who is here aside, in which the agent is led to another room, a character goes
+      somewhere, and somebody gives an instruction if anyone can; the rest is chatter.
+    - `max_steps`: after which an episode is lost.
+    - `walk`: "environment" leads the agent; with "agent" it walks by its own actions.
+    - `correct_reward`, `false_reward`.
+    - `render_mode`: "ansi" (the sentence) or None.
+
+    Raises: ValueError for arguments out of bounds, and for actions that do not exist.
+
+    ## Registered ids
+
+    Steps between instruction and delivery, share of sentences that are distraction, measured over
+    episodes of the oracle:
+
+    - `ExpireSpan/Instruction-v0`, `ExpireSpan/Instruction-short-v0`: a few dozen
+    - `ExpireSpan/Instruction-long-v0`: hundreds
+    - `ExpireSpan/Instruction-heavy-v0`: thousands, more than 95 % distraction
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4}
+
+    def __init__(self, render_mode: str | None = None, **arguments: Any) -> None:
+        if render_mode not in (None, "ansi"):
+            raise ValueError(f"render_mode = {render_mode!r} is neither None nor 'ansi'")
+        self.render_mode = render_mode
+        self.world = World(**arguments)
+        self.walk_below, self.move_below, self.ask_below = self.world.thresholds()
+        self.OPTIMAL_RETURN = self.world.optimal_return()
+        self.RETURN_WITHOUT_MEMORY = self.world.return_without_memory()
+        self.observation_space = sentence_space()
+        self.action_space = self.world.action_space()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.uint16], dict[str, Any]]:
+        """Start an episode. `options` are not used."""
+        super().reset(seed=seed)
+        start = draw_start(self.np_random, self.world).tolist()
+        self.room_of: list[int] = start[1:]
+        self.steps = self.asked = 0
+        self.open: dict[int, dict[str, Any]] = {}
+        self.tallies = {
+            f"{name}{part}": 0
+            for name in ("delivered", "false_deliveries", "steps_open")
+            for part in ("", "_of")
+        }
+        self._enter(start[0])
+        return encode(self.sentence), {"memory": {"cue": -1, "decision": -1}}
+
+    def step(
+        self, action: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint16], float, bool, bool, dict[str, Any]]:
+        """Say something or nothing, and hear the next sentence; see the class."""
+        action = np.asarray(action)
+        if not self.action_space.contains(action):
+            raise ValueError(f"action = {action} is not in {self.action_space}")
+        whom, who, go = [*action.tolist(), 0][:3]
+        if self.steps % CHUNK == 0:
+            self.chances = draw_chances(self.np_random)
+        self.chance = self.chances[self.steps % CHUNK].tolist()
+        self.steps += 1
+        self.cue = self.decision = -1
+        reward = 0.0
+        if whom:
+            reward = self._tell(whom - 1, who)
+        elif go:
+            self._enter(go - 1)
+        elif self.unseen:
+            self._meet(Kind.HERE, self.unseen.pop(0))
+        else:
+            self._happen()
+        delivered_all = self.tallies["delivered"] == self.world.n_instructions
+        over = delivered_all or self.steps == self.world.max_steps
+        info: dict[str, Any] = {"memory": {"cue": self.cue, "decision": self.decision}}
+        if over:
+            info["is_success"] = delivered_all and not self.tallies["false_deliveries"]
+            info["tallies"] = dict(self.tallies)
+        return encode(self.sentence), reward, over, False, info
+
+    def render(self) -> str | None:
+        """The last sentence, or None without a render mode."""
+        return self.sentence if self.render_mode else None
+
+    # ------------------------------------------------------------------------------ what happens
+
+    def _happen(self) -> None:
+        """One step of the world, by chance."""
+        event = self.chance[EVENT]
+        if event < self.walk_below:
+            self._enter(self._another_room(self.room, self.chance[FIRST]))
+        elif event < self.move_below and self._move():
+            pass
+        elif self.move_below <= event < self.ask_below and self._ask():
+            pass
+        else:
+            self._chat()
+
+    def _enter(self, room: int) -> None:
+        """The agent goes to a room; who is in it shows in the steps to come."""
+        self.room = room
+        self.unseen = self._present()
+        self.sentence = compose(Kind.ENTER, ROOMS[room])
+
+    def _meet(self, kind: Kind, character: int) -> None:
+        """A character shows or comes in: the time to tell what is open for them."""
+        self.sentence = compose(kind, CHARACTERS[character])
+        if character in self.open:
+            self.decision = self.open[character]["number"]
+            self.tallies["false_deliveries_of"] += 1
+            self._count_met(character)
+
+    def _move(self) -> bool:
+        """A character goes to another room. Whether the agent can see it."""
+        character = self.chance[FIRST] % self.world.n_characters
+        origin = self.room_of[character]
+        target = self._another_room(origin, self.chance[SECOND])
+        self.room_of[character] = target
+        if origin == self.room:
+            self.sentence = compose(Kind.LEAVES, CHARACTERS[character])
+        elif target == self.room:
+            self._meet(Kind.COMES, character)
+        return self.room in (origin, target)
+
+    def _ask(self) -> bool:
+        """Somebody here gives an instruction for somebody who is not, if that is possible."""
+        here = self._present()
+        eligible = [
+            character
+            for character in range(self.world.n_characters)
+            if character not in here and character not in self.open
+        ]
+        full = len(self.open) == self.world.max_open or self.asked == self.world.n_instructions
+        if full or not here or not eligible:
+            return False
+        speaker = self._next_from(here, self.chance[FIRST])
+        whom = self._next_from(eligible, self.chance[SECOND])
+        who = self._other(whom, self.chance[THIRD])
+        self.open[whom] = {"who": who, "number": self.asked, "since": self.steps, "met": False}
+        self.cue = self.asked
+        self.asked += 1
+        self.sentence = compose(Kind.ASK, *(CHARACTERS[k] for k in (speaker, whom, who)))
+        return True
+
+    def _chat(self) -> None:
+        """Somebody says something that does not matter, or nobody is here to."""
+        _, first, second, third, fourth, fifth = self.chance
+        here = self._present()
+        thing, quality = THINGS[second % len(THINGS)], QUALITIES[third % len(QUALITIES)]
+        if not here:
+            self.sentence = compose(Kind.QUIET, thing, quality)
+            return
+        speaker = CHARACTERS[self._next_from(here, first)]
+        if fifth % 2:
+            self.sentence = compose(Kind.REMARK, speaker, thing, quality)
+            return
+        subject = second % self.world.n_characters
+        other = self._other(subject, third)
+        room = ROOMS[fourth % self.world.n_rooms]
+        self.sentence = compose(Kind.GOSSIP, speaker, CHARACTERS[subject], CHARACTERS[other], room)
+
+    def _tell(self, whom: int, who: int) -> float:
+        """The agent tells `whom` that `who` wants to see them. Returns the reward."""
+        here = self.room_of[whom] == self.room
+        if here and whom in self.open and self.open[whom]["who"] == who:
+            self._count_met(whom)
+            self.tallies["delivered"] += 1
+            self.tallies["steps_open"] += self.steps - self.open.pop(whom)["since"]
+            self.tallies["steps_open_of"] += 1
+            self.sentence = compose(Kind.THANKS, CHARACTERS[whom])
+            return self.world.correct_reward
+        self.tallies["false_deliveries"] += 1
+        self.sentence = compose(Kind.REFUSES if here else Kind.NOT_HERE, CHARACTERS[whom])
+        return self.world.false_reward
+
+    def _count_met(self, character: int) -> None:
+        self.tallies["delivered_of"] += not self.open[character]["met"]
+        self.open[character]["met"] = True
+
+    # ----------------------------------------------------------------------------------- choices
+
+    def _present(self) -> list[int]:
+        return [k for k, room in enumerate(self.room_of) if room == self.room]
+
+    def _another_room(self, room: int, chance: int) -> int:
+        return (room + 1 + chance % (self.world.n_rooms - 1)) % self.world.n_rooms
+
+    def _other(self, character: int, chance: int) -> int:
+        n = self.world.n_characters
+        return (character + 1 + chance % (n - 1)) % n
+
+    def _next_from(self, characters: list[int], chance: int) -> int:
+        """The first of `characters` from a random place on, in the order of their numbers."""
+        n = self.world.n_characters
+        return min(characters, key=lambda k: (k - chance) % n)
