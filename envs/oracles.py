@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import isqrt
 
 import numpy as np
-from minigrid.core.constants import COLOR_TO_IDX, DIR_TO_VEC, OBJECT_TO_IDX
+from minigrid.core.constants import COLOR_TO_IDX, DIR_TO_VEC, OBJECT_TO_IDX, STATE_TO_IDX
 from numpy.typing import NDArray
 
 from .corridor import COLOURS
@@ -73,8 +73,8 @@ class PortalOracle:
     """Finds its place in the room, tries a door where it knows none, and remembers the outcome.
 
     Keeps the set of places (column, row, heading) at which everything seen since the arrival would
-    have been seen, and walks as if it stood at the first of them. Counts the rooms it passes; the
-    tiled floor tells it that it is back in the first.
+    have been seen, and walks as if it stood at the first of them. Counts the rooms it passes, as
+    the doors show what they are.
 
     With `remember=False` it chooses a door at random every time and earns `RETURN_WITHOUT_MEMORY`
     on average: the same walk without the memory. `seed` is for the choices of both.
@@ -100,9 +100,9 @@ class PortalOracle:
             _check_all_start(starts_B)
             plan = _RoomPlan(self.room_size, size)
             self._chains = [_Chain(plan, self.np_random, self.remember) for _ in starts_B]
-        objects_BC = obs_BO.reshape(len(obs_BO), -1, 3)[..., 0]
-        rows = zip(self._chains, objects_BC, starts_B, strict=True)
-        return np.array([chain.act(objects_C, bool(start)) for chain, objects_C, start in rows])
+        cells_BCF = obs_BO.reshape(len(obs_BO), -1, 3)
+        rows = zip(self._chains, cells_BCF, starts_B, strict=True)
+        return np.array([chain.act(cells_CF, bool(start)) for chain, cells_CF, start in rows])
 
 
 class _RoomPlan:
@@ -161,26 +161,31 @@ class _Chain:
         self.right_door: dict[int, int] = {}
         self.places: list[int] = []
         self.room = self.door = 0
-        self.passing = False
+        self.tries = False
 
-    def act(self, objects_C: NDArray[np.uint8], start: bool) -> int:
-        """Choose the next action, given the kinds of objects in view."""
-        tiled = bool((objects_C == OBJECT_TO_IDX["floor"]).any())
+    def act(self, cells_CF: NDArray[np.uint8], start: bool) -> int:
+        """Choose the next action, given the (object, colour, state) of the cells in view."""
+        objects_C = cells_CF[:, 0]
         if start:
             self.right_door = {}
             self._arrive(room=0)
-        elif self.passing:
-            self.right_door[self.room] = 1 - self.door if tiled else self.door
-            self._arrive(room=0 if tiled else self.room + 1)
+        elif self.tries:
+            # the door ahead shows what it is; the agent is taken on whatever it does
+            states_C = cells_CF[objects_C == OBJECT_TO_IDX["door"], 2]
+            leads_on = bool((states_C == STATE_TO_IDX["open"]).any())
+            self.right_door[self.room] = self.door if leads_on else 1 - self.door
+            self._arrive(room=self.room + 1 if leads_on else 0)
+            self.tries = False
+            return FORWARD
         kinds_C = np.where(objects_C == OBJECT_TO_IDX["door"], 2, 1)
         view = np.where(objects_C == OBJECT_TO_IDX["wall"], 0, kinds_C).astype(np.uint8).tobytes()
         fitting = [place for place, seen in enumerate(self.plan.views) if seen == view]
         # none in common: other actions were taken than these
         self.places = [place for place in self.places if place in fitting] or fitting
         place = self.places[0]
-        self.passing = self.plan.distance[self.door, place] == 0
-        action = FORWARD if self.passing else int(self.plan.way[self.door, place])
-        if not self.passing:
+        self.tries = self.plan.distance[self.door, place] == 0
+        action = FORWARD if self.tries else int(self.plan.way[self.door, place])
+        if not self.tries:
             self.places = [int(self.plan.next_place[place, action]) for place in self.places]
         return action
 

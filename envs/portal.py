@@ -33,8 +33,8 @@ MIN_ROOM_SIZE = 3
 """Smallest room: the doors lie in the rows above and below the middle one."""
 
 STEPS_PER_PASSAGE = 6
-"""Times `room_size`, how many steps a passage may take on average; the shortest way takes at most
-3 * room_size."""
+"""Times `room_size`, how many steps a passage may take on average; the shortest takes at most
+3 * room_size + 1."""
 
 
 class Episode(NamedTuple):
@@ -112,10 +112,11 @@ class PortalEnv(MiniGridEnv):
 
     A chain of rooms. Each has two doors of different colours in its eastern wall: one leads to the
     next room, the other back to the first. Which is which is fixed within an episode and drawn anew
-    for each, so it has to be found by trial and remembered. Through a door the agent arrives at a
-    random place of the room beyond, looking in a random direction, and sees a part of it. The first
-    room has a tiled floor, so an agent that is back at the start sees it at once; no two rooms of
-    an episode have the same two colours. The last room's right door leads to the goal.
+    for each, so it has to be found by trial and remembered. Moving against a door shows which it is
+    for one step: the right one opens, the wrong one is locked. The next step, whatever it is, takes
+    the agent to a random place of the room it leads to, looking in a random direction, so that it
+    sees a part of it. No two rooms of an episode have the same two colours, and the first has a
+    tiled floor. The last room's right door leads to the goal.
 
         #####  #####  #####
         #:::A  #...B  #...E     A B  the doors: one leads on, the other back to the first room
@@ -132,7 +133,7 @@ class PortalEnv(MiniGridEnv):
 
     ## Action space
 
-    `Discrete(3)`: 0 turn left, 1 turn right, 2 move forward. Moving onto a door passes it.
+    `Discrete(3)`: 0 turn left, 1 turn right, 2 move forward. Moving against a door decides for it.
 
     ## Observation space
 
@@ -157,12 +158,12 @@ class PortalEnv(MiniGridEnv):
 
     ## Info
 
-    - `memory`, in every step and at reset: `cue` is k on arrival through a door of room k, where
-      it shows whether the door led on, otherwise -1; `decision` is k while the agent sees a door
-      of room k, one of whose doors it has passed before in this episode, otherwise -1.
+    - `memory`, in every step and at reset: `cue` is k while a door of room k shows what it is,
+      otherwise -1; `decision` is k while the agent can act and sees a door of room k, one of whose
+      doors it has tried before in this episode, otherwise -1.
     - At the end of an episode only: `is_success` (bool), whether the goal was reached, and
-      `tallies`: `repeated_mistakes`, passages through a wrong door of a room in which a door had
-      been passed before; `repeated_mistakes_of`, all passages out of such rooms; `rooms_reached`,
+      `tallies`: `repeated_mistakes`, decisions for a wrong door of a room in which a door had
+      been tried before; `repeated_mistakes_of`, all decisions in such rooms; `rooms_reached`,
       the highest number of rooms passed in a row.
 
     ## Arguments
@@ -187,7 +188,7 @@ class PortalEnv(MiniGridEnv):
         self,
         n_rooms: int = 5,
         room_size: int = 3,
-        view_size: int = 3,
+        view_size: int = 5,
         render_mode: str | None = None,
         tile_size: int = TILE_PIXELS,
     ) -> None:
@@ -218,7 +219,7 @@ class PortalEnv(MiniGridEnv):
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         """Start an episode. `options` are not used."""
         obs, _ = super().reset(seed=seed, options=options)
-        return obs["image"].reshape(-1), {"memory": self._marks(passed_room=-1)}
+        return obs["image"].reshape(-1), {"memory": self._marks()}
 
     def step(  # type: ignore[override]
         self, action: int
@@ -228,15 +229,16 @@ class PortalEnv(MiniGridEnv):
             raise ValueError(
                 f"action = {action!r} is none of 0 (turn left), 1 (turn right), 2 (move forward)"
             )
-        passed_room = -1
-        if action == self.actions.forward and isinstance(self.grid.get(*self.front_pos), Door):
-            passed_room = self.room
-            self._pass(UPPER if self.front_pos[1] < self.middle else LOWER)
+        if self.door_tried is not None:
+            self._pass()
             action = self.actions.done  # MiniGrid's action that does nothing
+        elif action == self.actions.forward and isinstance(self.grid.get(*self.front_pos), Door):
+            self._try(UPPER if self.front_pos[1] < self.middle else LOWER)
+            action = self.actions.done
         _, _, _, out_of_steps, _ = super().step(action)
         reached = self.room == self.n_rooms
         over = reached or out_of_steps or self.passages == max_passages(self.n_rooms)
-        info: dict[str, Any] = {"memory": self._marks(passed_room)}
+        info: dict[str, Any] = {"memory": self._marks()}
         if over:
             info["is_success"] = reached
             info["tallies"] = dict(self.tallies)
@@ -259,13 +261,17 @@ class PortalEnv(MiniGridEnv):
                 elif room == self.n_rooms:
                     grid.set(column, row, Goal())
         if room < self.n_rooms:
-            for door, row in ((UPPER, self.middle - 1), (LOWER, self.middle + 1)):
+            for door in (UPPER, LOWER):
                 colour = COLOURS[self.episode.colours[room, door]]
-                grid.set(self.width - 1, row, Door(colour))
+                grid.set(*self._door_position(door), Door(colour))
         return grid
+
+    def _door_position(self, door: int) -> tuple[int, int]:
+        return self.width - 1, self.middle + (-1 if door == UPPER else 1)
 
     def _gen_grid(self, width: int, height: int) -> None:
         self.passages = 0
+        self.door_tried: int | None = None
         self.tried = np.zeros(self.n_rooms, np.bool_)
         self.tallies = {"repeated_mistakes": 0, "repeated_mistakes_of": 0, "rooms_reached": 0}
         self.lay_out(draw_episode(self.np_random, self.n_rooms, self.room_size), room=0)
@@ -276,26 +282,41 @@ class PortalEnv(MiniGridEnv):
         self.agent_pos = (1 + column, 1 + row)
         self.agent_dir = heading
 
-    def _pass(self, door: int) -> None:
-        """Go through a door of the present room and arrive in the next, or the first."""
-        right = door == self.episode.right_door[self.room]
+    def _try(self, door: int) -> None:
+        """Decide for a door of the present room: it shows whether it leads on."""
+        right = bool(door == self.episode.right_door[self.room])
         if self.tried[self.room]:
             self.tallies["repeated_mistakes_of"] += 1
             self.tallies["repeated_mistakes"] += int(not right)
         self.tried[self.room] = True
+        self.door_tried = door
+        self.show_outcome(door)
+
+    def show_outcome(self, door: int) -> None:
+        """Open the door if it leads on, lock it if not."""
+        right = bool(door == self.episode.right_door[self.room])
+        colour = COLOURS[self.episode.colours[self.room, door]]
+        outcome = Door(colour, is_open=right, is_locked=not right)
+        self.grid.set(*self._door_position(door), outcome)
+
+    def _pass(self) -> None:
+        """Go where the door tried leads, and arrive there."""
+        right = self.door_tried == self.episode.right_door[self.room]
+        self.door_tried = None
         self.passages += 1
         self.lay_out(self.episode, self.room + 1 if right else 0)
         self.tallies["rooms_reached"] = max(self.tallies["rooms_reached"], self.room)
         self._arrive()
 
-    def _marks(self, passed_room: int) -> dict[str, int]:
+    def _marks(self) -> dict[str, int]:
+        if self.door_tried is not None:
+            return {"cue": self.room, "decision": -1}
         known = self.room < self.n_rooms and self.tried[self.room]
-        rows = (self.middle - 1, self.middle + 1)
         sees_door = any(
-            self.in_view(self.width - 1, row)  # type: ignore[no-untyped-call]
-            for row in rows
+            self.in_view(*self._door_position(door))  # type: ignore[no-untyped-call]
+            for door in (UPPER, LOWER)
         )
-        return {"cue": passed_room, "decision": self.room if known and sees_door else -1}
+        return {"cue": -1, "decision": self.room if known and sees_door else -1}
 
     def get_frame(
         self, highlight: bool = True, tile_size: int = TILE_PIXELS, agent_pov: bool = False

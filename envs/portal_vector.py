@@ -23,7 +23,9 @@ from .portal import (
 )
 from .views import view_space
 
-# cell codes; the code of a door is its base plus the colour's place in COLOURS
+# cell codes; that of a door is its base plus the colour's place in COLOURS, plus N_COLOURS if it
+# is open, twice that if it is locked
+N_COLOURS = len(COLOURS)
 TILE, GOAL, DOOR = 2, 3, 4
 
 ENCODING = np.array(
@@ -31,7 +33,11 @@ ENCODING = np.array(
         *WALL_AND_EMPTY,
         (OBJECT_TO_IDX["floor"], COLOR_TO_IDX["grey"], 0),
         (OBJECT_TO_IDX["goal"], COLOR_TO_IDX["green"], 0),
-        *[(OBJECT_TO_IDX["door"], COLOR_TO_IDX[c], STATE_TO_IDX["closed"]) for c in COLOURS],
+        *[
+            (OBJECT_TO_IDX["door"], COLOR_TO_IDX[colour], STATE_TO_IDX[state])
+            for state in ("closed", "open", "locked")
+            for colour in COLOURS
+        ],
     ],
     np.uint8,
 )
@@ -50,7 +56,7 @@ class PortalVectorEnv(GridVectorEnv):
         num_envs: int = 1,
         n_rooms: int = 5,
         room_size: int = 3,
-        view_size: int = 3,
+        view_size: int = 5,
         render_mode: str | None = None,
         tile_size: int = TILE_PIXELS,
     ) -> None:
@@ -78,7 +84,8 @@ class PortalVectorEnv(GridVectorEnv):
         self._arrivals_BP3 = np.zeros((num_envs, self._max_passages + 1, 3), np.int64)
         self._right_door_BR = np.zeros((num_envs, n_rooms), np.int64)
         self._room_B = np.zeros(num_envs, np.int64)
-        self._passed_room_B = np.full(num_envs, -1)
+        self._tried_cell_B = np.zeros(num_envs, np.int64)  # index of the door tried, 0 for none
+        self._leads_on_B = np.zeros(num_envs, np.bool_)
         self._passages_B = np.zeros(num_envs, np.int64)
         self._tried_BR = np.zeros((num_envs, n_rooms + 1), np.bool_)
         self._repeated_B = np.zeros(num_envs, np.int64)
@@ -106,7 +113,7 @@ class PortalVectorEnv(GridVectorEnv):
         self._arrivals_BP3[i] = episode.arrivals
         self._right_door_BR[i] = episode.right_door
         self._room_B[i] = 0
-        self._passed_room_B[i] = -1
+        self._tried_cell_B[i] = 0
         self._passages_B[i] = 0
         self._tried_BR[i] = False
         self._repeated_B[i] = self._repeatable_B[i] = self._reached_B[i] = 0
@@ -120,38 +127,49 @@ class PortalVectorEnv(GridVectorEnv):
         self._heading_B[envs] = heading
 
     def _move(self, action_B: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        passes_B = self._tried_cell_B > 0
         ahead_B = self._position_B + self._stride_by_heading[self._heading_B]
         code_B = self._map_BM[self._envs_B, ahead_B]
-        forward_B = action_B == FORWARD
+        forward_B = (action_B == FORWARD) & ~passes_B
         moves_B = forward_B & (code_B != WALL) & (code_B < DOOR)
         self._heading_B = (self._heading_B + TURN[action_B]) % 4
         self._position_B = np.where(moves_B, ahead_B, self._position_B)
-
-        passes_B = forward_B & (code_B >= DOOR)
-        self._passed_room_B = np.where(passes_B, self._room_B, -1)
-        if passes_B.any():
-            passing = np.flatnonzero(passes_B)
-            self._pass(passing, np.where(ahead_B[passing] % self._column < self._middle, 0, 1))
+        if len(envs := np.flatnonzero(passes_B)):
+            self._pass(envs)
+        if len(envs := np.flatnonzero(forward_B & (code_B >= DOOR))):
+            self._try(envs, ahead_B[envs])
         reached_B = passes_B & (self._room_B == self.n_rooms)
         return reached_B, reached_B | (self._passages_B == self._max_passages)
 
-    def _pass(self, envs: NDArray[np.int64], door: NDArray[np.int64]) -> None:
-        """Go through a door of the present room and arrive in the next, or the first."""
+    def _try(self, envs: NDArray[np.int64], door_cell: NDArray[np.int64]) -> None:
+        """Decide for a door of the present room: it shows whether it leads on."""
         room = self._room_B[envs]
+        door = np.where(door_cell % self._column < self._middle, UPPER, LOWER)
         right = door == self._right_door_BR[envs, room]
         known = self._tried_BR[envs, room]
         self._repeatable_B[envs] += known
         self._repeated_B[envs] += known & ~right
         self._tried_BR[envs, room] = True
+        self._tried_cell_B[envs] = door_cell
+        self._leads_on_B[envs] = right
+        self._map_BM[envs, door_cell] += np.where(right, N_COLOURS, 2 * N_COLOURS).astype(np.uint8)
+
+    def _pass(self, envs: NDArray[np.int64]) -> None:
+        """Go where the door tried leads, and arrive there."""
+        right = self._leads_on_B[envs]
+        shown = np.where(right, N_COLOURS, 2 * N_COLOURS).astype(np.uint8)
+        self._map_BM[envs, self._tried_cell_B[envs]] -= shown
+        self._tried_cell_B[envs] = 0
         self._passages_B[envs] += 1
-        self._room_B[envs] = np.where(right, room + 1, 0)
+        self._room_B[envs] = np.where(right, self._room_B[envs] + 1, 0)
         self._reached_B[envs] = np.maximum(self._reached_B[envs], self._room_B[envs])
         self._arrive(envs)
 
     def _marks(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        tries_B = self._tried_cell_B > 0
         known_B = self._tried_BR[self._envs_B, self._room_B]  # never true of the goal
-        sees_door_B = (self._code_BC >= DOOR).any(1)
-        return self._passed_room_B, np.where(known_B & sees_door_B, self._room_B, -1)
+        decides_B = known_B & ~tries_B & (self._code_BC >= DOOR).any(1)
+        return np.where(tries_B, self._room_B, -1), np.where(decides_B, self._room_B, -1)
 
     def _tallies(self) -> dict[str, NDArray[np.int64]]:
         return {
@@ -173,6 +191,8 @@ class PortalVectorEnv(GridVectorEnv):
         assert episode is not None
         room = int(self._room_B[i])
         self._painter.lay_out(episode, room)
+        if tried := int(self._tried_cell_B[i]):
+            self._painter.show_outcome(UPPER if tried % self._column < self._middle else LOWER)
         column, row = self._cell(int(self._position_B[i]))
         self._painter.agent_pos = (1 + column - int(self._first_column_R[room]), row)
         self._painter.agent_dir = int(self._heading_B[i])

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from minigrid.core.constants import OBJECT_TO_IDX
+from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 
 from expire_span.agents import MemoryPPO, make_vec_env
 from expire_span.envs.portal import (
+    COLOURS,
     LOWER,
     UPPER,
     PortalEnv,
@@ -26,7 +27,13 @@ EAST = 0
 
 
 def go_through(env: PortalEnv, door: int) -> tuple[Any, ...]:
-    """Put the agent before a door of its room and walk through it."""
+    """Try a door of the agent's room and go where it leads."""
+    try_door(env, door)
+    return env.step(0)
+
+
+def try_door(env: PortalEnv, door: int) -> tuple[Any, ...]:
+    """Put the agent before a door of its room and move it against the door."""
     env.agent_pos = (env.room_size, env.middle + (-1 if door == UPPER else 1))
     env.agent_dir = EAST
     return env.step(2)
@@ -64,12 +71,26 @@ def test_only_known_outcomes_are_counted_as_repeated() -> None:
     assert env.tallies == {"repeated_mistakes": 1, "repeated_mistakes_of": 2, "rooms_reached": 1}
 
 
-def test_outcome_is_the_cue_and_known_doors_in_view_are_the_decision() -> None:
+def test_door_tried_shows_what_it_is_for_one_step() -> None:
+    env = PortalEnv(n_rooms=2, view_size=3)
+    env.reset(seed=0)
+    right_door = env.episode.right_door[0]
+    for door, state in ((1 - right_door, "locked"), (right_door, "open")):
+        obs, *_, info = try_door(env, door)
+        ahead = obs.reshape(3, 3, 3)[1, 1]
+        colour = COLOR_TO_IDX[COLOURS[env.episode.colours[0, door]]]
+        assert ahead.tolist() == [OBJECT_TO_IDX["door"], colour, STATE_TO_IDX[state]]
+        assert info["memory"] == {"cue": 0, "decision": -1}
+        obs, *_, info = env.step(2)
+        doors = obs.reshape(-1, 3)[obs.reshape(-1, 3)[:, 0] == OBJECT_TO_IDX["door"]]
+        assert (doors[:, 2] == STATE_TO_IDX["closed"]).all() and info["memory"]["cue"] == -1
+
+
+def test_known_doors_in_view_are_the_decision() -> None:
     env = PortalEnv(n_rooms=2)
     _, info = env.reset(seed=0)
     assert info["memory"] == {"cue": -1, "decision": -1}
-    *_, info = go_through(env, 1 - env.episode.right_door[0])
-    assert info["memory"]["cue"] == 0
+    go_through(env, 1 - env.episode.right_door[0])
     env.agent_pos, env.agent_dir = (3, env.middle), 1
     *_, info = env.step(1)  # to the west, its back to the doors
     assert info["memory"] == {"cue": -1, "decision": -1}
