@@ -73,6 +73,11 @@ ENVIRONMENTS: dict[str, Registration] = {
             ("-10", {"n_rooms": 10}),
         )
     },
+    "ExpireSpan/Collision-v0": Registration(
+        entry_point="expire_span.envs.collision:CollisionEnv",
+        vector_entry_point="expire_span.envs.collision_vector:CollisionVectorEnv",
+        oracle="expire_span.envs.oracles:CollisionOracle",
+    ),
     **{
         f"ExpireSpan/Instruction{suffix}-v0": Registration(
             entry_point="expire_span.envs.instruction:InstructionEnv",

@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from .chances import CHANCE_RANGE, CHUNK, draw_chances
 from .language import (
     CHARACTERS,
     QUALITIES,
@@ -31,16 +32,9 @@ Walk = Literal["environment", "agent"]
 MIN_CHARACTERS = 4
 """Fewest characters: with fewer, guessing who sent a message pays."""
 
-CHUNK = 256
-"""Steps for which chances are drawn at once."""
-
-CHANCES = 6
-"""Numbers drawn per step: what happens, and five choices."""
-
-CHANCE_RANGE = 2**16
-"""Chances are drawn from 0 to this, exclusive."""
-
-EVENT, FIRST, SECOND, THIRD, FOURTH, FIFTH = range(CHANCES)
+N_CHANCES = 6
+EVENT, FIRST, SECOND, THIRD, FOURTH, FIFTH = range(N_CHANCES)
+"""What the chances of a step decide: what happens, and five choices."""
 
 
 @dataclass(frozen=True)
@@ -119,15 +113,6 @@ def sentence_space() -> spaces.Box:
 def draw_start(np_random: np.random.Generator, world: World) -> NDArray[np.int64]:
     """Rooms at the start of an episode: the agent's, then every character's."""
     return np_random.integers(world.n_rooms, size=1 + world.n_characters)
-
-
-def draw_chances(np_random: np.random.Generator) -> NDArray[np.int64]:
-    """Chances for the next CHUNK steps, (CHUNK, CHANCES).
-
-    Both forms draw here and in `draw_start` and nowhere else, at the same steps: that is what makes
-    them play the same episodes under the same seed.
-    """
-    return np_random.integers(CHANCE_RANGE, size=(CHUNK, CHANCES))
 
 
 class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
@@ -242,7 +227,7 @@ class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
             raise ValueError(f"action = {action} is not in {self.action_space}")
         whom, who, go = [*action.tolist(), 0][:3]
         if self.steps % CHUNK == 0:
-            self.chances = draw_chances(self.np_random)
+            self.chances = draw_chances(self.np_random, N_CHANCES)
         self.chance = self.chances[self.steps % CHUNK].tolist()
         self.steps += 1
         self.cue = self.decision = -1

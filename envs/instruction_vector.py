@@ -11,18 +11,17 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from .chances import ChanceTable
 from .instruction import (
-    CHANCES,
-    CHUNK,
     EVENT,
     FIFTH,
     FIRST,
     FOURTH,
+    N_CHANCES,
     SECOND,
     THIRD,
     InstructionEnv,
     World,
-    draw_chances,
     draw_start,
     sentence_space,
 )
@@ -69,7 +68,7 @@ class InstructionVectorEnv(NativeVectorEnv):
         self._walk_below, self._move_below, self._ask_below = self.world.thresholds()
         B, K = num_envs, self.world.n_characters
         self._characters_K = np.arange(K)
-        self._chances_BNX = np.zeros((B, CHUNK, CHANCES), np.int64)
+        self._chances = ChanceTable(B, N_CHANCES)
         self._room_B = np.zeros(B, np.int64)
         self._room_of_BK = np.zeros((B, K), np.int64)
         self._unseen_BK = np.zeros((B, K), np.bool_)
@@ -105,7 +104,7 @@ class InstructionVectorEnv(NativeVectorEnv):
         self._enter(np.array([i]), start[:1])
 
     def _play(self, action_B: Actions) -> Outcome:
-        self._draw_chances()
+        self._chances.refill(self._steps_B, self._generators)
         self._steps_B += 1
         self._cue_B, self._decision_B = np.full(self.num_envs, -1), np.full(self.num_envs, -1)
         reward_B = np.zeros(self.num_envs)
@@ -153,15 +152,9 @@ class InstructionVectorEnv(NativeVectorEnv):
 
     # ------------------------------------------------------------------------------ what happens
 
-    def _draw_chances(self) -> None:
-        for i in np.flatnonzero(self._steps_B % CHUNK == 0).tolist():
-            generator = self._generators[i]
-            assert generator is not None
-            self._chances_BNX[i] = draw_chances(generator)
-
     def _happen(self, envs: Indices) -> None:
         """One step of the world, by chance."""
-        chance_EX = self._chances_BNX[envs, (self._steps_B[envs] - 1) % CHUNK]
+        chance_EX = self._chances.of(envs, self._steps_B[envs] - 1)
         event_E = chance_EX[:, EVENT]
         walks_E = event_E < self._walk_below
         moves_E = ~walks_E & (event_E < self._move_below)

@@ -14,6 +14,7 @@ import numpy as np
 from minigrid.core.constants import COLOR_TO_IDX, DIR_TO_VEC, OBJECT_TO_IDX, STATE_TO_IDX
 from numpy.typing import NDArray
 
+from .collision import NO_COLOUR, SIDE
 from .corridor import COLOURS
 from .portal import LOWER, UPPER
 
@@ -103,6 +104,38 @@ class PortalOracle:
         cells_BCF = obs_BO.reshape(len(obs_BO), -1, 3)
         rows = zip(self._chains, cells_BCF, starts_B, strict=True)
         return np.array([chain.act(cells_CF, bool(start)) for chain, cells_CF, start in rows])
+
+
+class CollisionOracle:
+    """Notes where each pair of colours collided last, and answers that.
+
+    With `remember=False` it answers at random and earns `RETURN_WITHOUT_MEMORY` on average. `seed`
+    is for these choices.
+
+    Shapes: obs_BO uint8; starts_B bool, the first step of an episode; actions_B int64.
+    """
+
+    def __init__(self, remember: bool = True, seed: int | None = None) -> None:
+        self.remember = remember
+        self.np_random = np.random.default_rng(seed)
+        self._quarter_BCC = np.zeros((0, 0, 0), np.int64)
+
+    def act(self, obs_BO: NDArray[np.uint8], starts_B: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Choose the next actions."""
+        B = len(obs_BO)
+        if len(self._quarter_BCC) != B:
+            self._quarter_BCC = np.zeros((B, NO_COLOUR + 1, NO_COLOUR + 1), np.int64)
+        if not self.remember:
+            return self.np_random.integers(4, size=B)
+        # symbols: column, row, colour; column, row, colour; touching; the colours asked about
+        x_B, y_B, colour_B, _, _, other_B, touching_B, one_B, two_B = obs_BO.astype(np.int64).T
+        answer_B: NDArray[np.int64] = self._quarter_BCC[np.arange(B), one_B, two_B]
+        quarter_B = 2 * (2 * y_B >= SIDE) + (2 * x_B >= SIDE)
+        # questions are about earlier collisions, so that of this step is noted after the answer
+        hit = np.flatnonzero(touching_B)
+        self._quarter_BCC[hit, colour_B[hit], other_B[hit]] = quarter_B[hit]
+        self._quarter_BCC[hit, other_B[hit], colour_B[hit]] = quarter_B[hit]
+        return answer_B
 
 
 class _RoomPlan:
