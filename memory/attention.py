@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 N_AGE_SCALES = 8
@@ -23,7 +24,11 @@ def age_scales(like: Tensor) -> Tensor:
 
 
 class MemoryAttention(nn.Module):
-    """Multi-head attention of each step to the memories it may read, itself included.
+    """Multi-head attention of each step to the memories it may read.
+
+    A step does not attend to itself, which the residual stream has anyway, and may attend to
+    nothing: beside the memories stands one with logit 0 and value 0. So where no memory fits little
+    is read, and a step without memories reads 0.
 
     Position is the age alone, so it needs nothing of deleted neighbours: head h adds
     sum_j c_hj exp(-age / tau_j) to its logits. An exponential of a difference is a product, so for
@@ -66,8 +71,7 @@ class MemoryAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """What the queries read from W keys born at `birth` (steps from the queries' origin).
 
-        `log_mask`, one for all heads or one for each, is -inf where a key cannot be read; each
-        query can read one key at least.
+        `log_mask`, one for all heads or one for each, is -inf where a key cannot be read.
         Returns (B, Q, D), and the most any head attended to each key, (B, Q, W), no gradient.
         """
         B, H, Q, _ = q_BHQx.shape
@@ -77,7 +81,7 @@ class MemoryAttention(nn.Module):
         decay_BWJ = torch.exp(birth_BW[..., None] / age_scales(birth_BW))
         k_BHWx = torch.cat([k_BHWd, decay_BWJ[:, None].expand(-1, H, -1, -1)], dim=-1)
         logits_BHQW = q_BHQx @ k_BHWx.transpose(-1, -2) + log_mask_BHQW
-        attention_BHQW = logits_BHQW.softmax(-1)
+        attention_BHQW = softmax_or_nothing(logits_BHQW)
         y_BHQd = attention_BHQW @ v_BHWd
         return self.out(y_BHQd.transpose(1, 2).reshape(B, Q, -1)), attention_BHQW.detach().amax(1)
 
@@ -95,9 +99,14 @@ class MemoryAttention(nn.Module):
         q_HBd = self.query(z_BD).view(B, H, -1).transpose(0, 1)
         q_BHD = torch.bmm(q_HBd, w_key_HdD).transpose(0, 1)
         logits_BHS = torch.baddbmm(bias_BHS, q_BHD, memories_BSD.transpose(1, 2), alpha=self.scale)
-        read_BHD = torch.bmm(logits_BHS.softmax(-1), memories_BSD)
+        read_BHD = torch.bmm(softmax_or_nothing(logits_BHS), memories_BSD)
         y_HBd = torch.bmm(read_BHD.transpose(0, 1), w_value_HdD.transpose(1, 2))
         return self.out(y_HBd.transpose(0, 1).reshape(B, D))  # type: ignore[no-any-return]
+
+
+def softmax_or_nothing(logits: Tensor) -> Tensor:
+    """exp(a_j) / (1 + sum_k exp(a_k)): a softmax over the last axis and one more logit, 0."""
+    return F.pad(logits, (1, 0)).softmax(-1)[..., 1:]
 
 
 class FeedForward(nn.Sequential):
@@ -111,15 +120,18 @@ class FeedForward(nn.Sequential):
 
 @torch.no_grad()
 def initialise(attention: MemoryAttention, ffn: FeedForward) -> None:
-    """Orthogonal weights, as SB3 initialises its networks, and sharp queries.
+    """Orthogonal weights, as SB3 initialises its networks, and queries that are sharp keys.
 
     With torch's default weights the first logits are within +-0.3, so each of N memories gets a
-    share of 1/N, the one that matters too. With these they spread by +-2, some head happens to
-    favour it, and reinforcement learning, which sees few decisions, has a gradient to start from.
+    share of 1/N, the one that matters too. Here they spread by +-2, and reinforcement learning,
+    which sees few decisions, has a gradient to start from. And as a step's query begins as its own
+    key, it first reads the memories that are like it: "what was it like the last time I was here"
+    is what most tasks ask, and need not be learned. (docs/experiments.md, Portal)
     """
-    for weight in (attention.query.weight, *attention.key_value.weight.chunk(2)):
+    key, value = attention.key_value.weight.chunk(2)
+    for weight in (key, value):
         nn.init.orthogonal_(weight)
-    attention.query.weight.mul_(QUERY_GAIN)
+    attention.query.weight.copy_(QUERY_GAIN * key)
     nn.init.orthogonal_(attention.out.weight)
     into, back = (module for module in ffn if isinstance(module, nn.Linear))
     nn.init.orthogonal_(into.weight, gain=math.sqrt(2))

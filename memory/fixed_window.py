@@ -39,7 +39,7 @@ class NoMemoryConfig:
     n_layers: int = 2
     """Transformer layers, each seeing the present step alone."""
     n_heads: int = 4
-    """Attention heads; must divide width. They have one step to attend to."""
+    """Attention heads; must divide width. They have nothing to attend to."""
     ffn_width: int = 128
     """Hidden units of each layer's feed-forward half."""
 
@@ -52,7 +52,7 @@ class FixedWindow(SlotTransformer):
 
     With a window the layers are those of Transformer-XL (Dai et al. 2019, arXiv:1901.02860): past
     inputs of each layer are read without gradient; position is by log-spaced age instead of a
-    sinusoid. With window 0 a step reads itself alone: the control that proves a task needs memory,
+    sinusoid. With window 0 a step reads nothing: the control that proves a task needs memory,
     equal in depth and parameters to the transformers beside it.
     """
 

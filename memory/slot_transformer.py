@@ -26,7 +26,7 @@ from .segment import (
     take_rows,
     within_capacity,
 )
-from .span_mask import SpanLosses, shrink_loss, soft_mask, span_penalty, use_loss
+from .span_mask import SpanLosses, log_mask, shrink_loss, soft_mask, span_penalty, use_loss
 
 SLOT_CHUNK = 16
 """Slots are added and removed this many at a time; on CUDA also the steps between two looks."""
@@ -150,7 +150,7 @@ class SlotTransformer(Memory):
         mask_BLHS = mask_BLS.scatter(-1, slot_BL1, 1.0)[:, :, None]
         if (head_span_LH := self.head_spans(slice(None))) is not None:
             mask_BLHS = soft_mask(head_span_LH[..., None], age_BLS[:, :, None], self.ramp)
-        log_mask_BLHS = mask_BLHS.log()
+        log_mask_BLHS = log_mask(mask_BLHS, (age_BLS > 0)[:, :, None])
         decay_BLSJ = torch.exp(-age_BLS[..., None] / age_scales(age_BLS))
 
         x_BD = self.embed(x_BE)
@@ -293,13 +293,12 @@ class SlotTransformer(Memory):
     def _log_mask(
         self, layer: int, mask_BNCW: Tensor, age_BNCW: Tensor, readable_BNCW: Tensor
     ) -> Tensor:
-        """What is added to the attention logits, (B, N, 1 or H, C, W); -inf hides a key."""
-        mask_BNHCW, readable_BNHCW = mask_BNCW[:, :, None], readable_BNCW[:, :, None]
+        """Added to the logits, (B, N, 1 or H, C, W); -inf hides a key, and a step from itself."""
+        readable_BNHCW = (readable_BNCW & (age_BNCW > 0))[:, :, None]
+        mask_BNHCW = mask_BNCW[:, :, None]
         if (span_LH := self.head_spans(slice(layer, layer + 1))) is not None:
             mask_BNHCW = soft_mask(span_LH[0, :, None, None], age_BNCW[:, :, None], self.ramp)
-            readable_BNHCW = readable_BNHCW & (mask_BNHCW > 0)
-        log_mask_BNHCW = torch.where(readable_BNHCW, mask_BNHCW, 1.0).log()
-        return log_mask_BNHCW.masked_fill(~readable_BNHCW, -torch.inf)
+        return log_mask(mask_BNHCW, readable_BNHCW)
 
     def _losses(
         self,

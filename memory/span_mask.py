@@ -40,6 +40,14 @@ def soft_mask(spans: Tensor, ages: Tensor, ramp: float) -> Tensor:
     return (1 + (spans - ages) / ramp).clamp(0, 1)
 
 
+def log_mask(mask: Tensor, readable: Tensor) -> Tensor:
+    """log m, to be added to attention logits: a softmax then weighs by m (paper, eq. 6); -inf where
+    `readable` is False. Shapes broadcast. The gradient stays finite where m is 0 or not readable.
+    """
+    hidden = ~(readable & (mask > 0))
+    return torch.where(hidden, 1.0, mask).log().masked_fill(hidden, -torch.inf)
+
+
 def span_penalty(spans: Tensor, ages: Tensor, ramp: float, visible: Tensor) -> Tensor:
     """Sum of r_ti / R over the memories on the ramp; divide by the number of steps for the loss.
 

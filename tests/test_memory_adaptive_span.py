@@ -43,9 +43,9 @@ def reference(memory: AdaptiveSpan, x_TE: Tensor) -> Tensor:
             q_Td, k_Kd = z_TD @ attention.query.weight[rows].T, z_TD @ w_key_DD[rows].T
             logit_TK = q_Td @ k_Kd.T / d**0.5 + decay_TKJ @ attention.age_mix_HJ[h]
             span = memory.max_span * memory.fraction_LH[layer, h]
-            mask_TK = ((memory.ramp + span - age_TK) / memory.ramp).clamp(0, 1) * (age_TK >= 0)
-            a_TK = torch.exp(logit_TK - logit_TK.amax(1, keepdim=True)) * mask_TK
-            heads.append((a_TK / a_TK.sum(1, keepdim=True)) @ (z_TD @ w_value_DD[rows].T))
+            mask_TK = ((memory.ramp + span - age_TK) / memory.ramp).clamp(0, 1) * (age_TK > 0)
+            a_TK = torch.exp(logit_TK) * mask_TK
+            heads.append((a_TK / (1 + a_TK.sum(1, keepdim=True))) @ (z_TD @ w_value_DD[rows].T))
         x_TD = x_TD + attention.out(torch.cat(heads, 1))
         x_TD = x_TD + memory.ffns[layer](x_TD)
     return memory.final_norm(x_TD)  # type: ignore[no-any-return]

@@ -19,7 +19,7 @@ SMALL: dict[str, Any] = {"width": 12, "n_layers": 2, "n_heads": 3, "ffn_width": 
 EXPIRING: dict[str, Any] = {**SMALL, "max_span": 25, "ramp": 6, "initial_span": 0.4}
 OPTIONS: list[dict[str, Any]] = [
     EXPIRING,
-    {**EXPIRING, "max_live": 5},
+    {**EXPIRING, "max_live": 5, "initial_span": 0.1},
     {**EXPIRING, "max_live": 17, "max_span": 60},
     {**EXPIRING, "ramp": 0.7, "temperature": 2.5},
     {**EXPIRING, "n_layers": 1, "max_span": 400, "ramp": 50},
@@ -118,17 +118,21 @@ class Reference:
         return evicted
 
     def read(self, layer: int, t: int, z_D: Tensor) -> Tensor:
-        """a'_ti = m_ti a_ti / sum_j m_tj a_tj, the present step with m = 1, for every head."""
+        """a'_ti = m_ti a_ti / (1 + sum_j m_tj a_tj) over the steps before, for every head."""
         attention: Any = self.memory.attentions[layer]
         masks, ages = [], []
         for m in self.kept[layer]:
             age = t - m.born
-            mask = 1 + (self.span(layer, m.hidden_D) - age) / self.ramp if age else z_D.new_ones(())
+            if age == 0:
+                continue
+            mask = 1 + (self.span(layer, m.hidden_D) - age) / self.ramp
             if 0 < mask < 1:
                 self.penalty = self.penalty + mask - 1  # r / R
             masks.append(mask.clamp(max=1))
             ages.append(age)
-        hidden_ND = torch.stack([m.hidden_D for m in self.kept[layer]])
+        if not ages:
+            return torch.zeros_like(z_D)
+        hidden_ND = torch.stack([m.hidden_D for m in self.kept[layer] if m.born < t])
         w_key_DD, w_value_DD = attention.key_value.weight.chunk(2)
         age_N1 = torch.tensor(ages).to(z_D)[:, None]
         heads, d = [], len(z_D) // attention.n_heads
@@ -139,8 +143,8 @@ class Reference:
             logit_N = (
                 logit_N + torch.exp(-age_N1 / 4.0 ** torch.arange(8)) @ attention.age_mix_HJ[h]
             )
-            a_N = torch.exp(logit_N - logit_N.max()) * torch.stack(masks)
-            heads.append((a_N / a_N.sum()) @ (hidden_ND @ w_value_DD[rows].T))
+            a_N = torch.exp(logit_N) * torch.stack(masks)
+            heads.append((a_N / (1 + a_N.sum())) @ (hidden_ND @ w_value_DD[rows].T))
         return attention.out(torch.cat(heads))  # type: ignore[no-any-return]
 
 

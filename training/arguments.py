@@ -19,7 +19,7 @@ import yaml
 
 from expire_span.memory import MEMORIES
 
-from .config import ALGORITHMS, AnyConfig, TrainConfig, assignments
+from .config import ALGORITHMS, AnyConfig, TrainConfig, assignments, stage_words
 from .presets import PRESETS, AlgorithmPreset, preset_for
 
 SECTIONS = ("run", "algorithm", "memory_options")
@@ -170,6 +170,8 @@ def _as_arguments(section: dict[str, Any], leave_out: Sequence[str] = ()) -> lis
             words.append(f"--{option}" if value else f"--no-{option}")
         elif isinstance(value, dict):
             words += [f"--{option}", *assignments(value)]
+        elif name == "curriculum":
+            words += [f"--{option}", *stage_words(value)]
         elif isinstance(value, list):
             words += [f"--{option}", *map(str, value)]
         else:

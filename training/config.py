@@ -6,7 +6,7 @@ memory, whose types depend on what was chosen. `arguments.parse` turns a command
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
@@ -46,6 +46,27 @@ def assignments(values: dict[str, Any]) -> list[str]:
         for name, value in values.items()
     ]
 
+
+def _parse_stages(words: list[str]) -> tuple[dict[str, Any], ...]:
+    """({"n_rooms": 3}, {"n_rooms": 4}) from ["n_rooms=3", "n_rooms=4"]; a comma joins several."""
+    return tuple(_parse_assignments(word.split(",")) for word in words)
+
+
+def stage_words(stages: Sequence[dict[str, Any]]) -> list[str]:
+    """The words that give `stages` on the command line."""
+    return [",".join(assignments(stage)) for stage in stages]
+
+
+Curriculum = Annotated[
+    tuple[dict[str, Any], ...],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="NAME=VALUE[,NAME=VALUE]",
+        instance_from_str=_parse_stages,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=stage_words,
+    ),
+]
 
 EnvKwargs = Annotated[
     dict[str, Any],
@@ -180,6 +201,14 @@ class TrainConfig(Generic[Algorithm, MemoryOptions]):
     first. MiniGrid ids need no module, and their text missions are left out of the observation."""
     env_kwargs: EnvKwargs = field(default_factory=dict)
     """Arguments of the environment, as in --env-kwargs max_length=30 view_size=5."""
+    curriculum: Curriculum = ()
+    """Easier forms of the environment to begin with, one word each, in order: arguments that differ
+    from env-kwargs there, as in --curriculum n_rooms=2 n_rooms=3. The environment itself is last;
+    evaluation plays that alone."""
+    curriculum_success: float = 0.9
+    """Share of the last 300 episodes that must succeed before the next stage of the curriculum."""
+    curriculum_steps: int | None = None
+    """Environment steps after which the next stage begins however it went; None waits for it."""
     algo: AlgorithmName = "ppo"
     """Algorithm that learns."""
     memory: MemoryName = "expire-span"
@@ -224,6 +253,14 @@ class TrainConfig(Generic[Algorithm, MemoryOptions]):
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} is below 1; use 1 or more")
+        if not 0 < self.curriculum_success <= 1:
+            raise ValueError(
+                f"curriculum_success = {self.curriculum_success} is a share above 0, of 1 at most"
+            )
+        if self.curriculum_steps is not None and self.curriculum_steps < 1:
+            raise ValueError(
+                f"curriculum_steps = {self.curriculum_steps} is below 1; use 1 or more, or None"
+            )
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed = {self.seed} is out of bounds; use 0 to {2**32 - 1}")
 

@@ -35,11 +35,40 @@ class Preset:
     """Values by algorithm; an algorithm that is missing has the library's defaults."""
 
 
+PORTAL_MEMORIES: dict[str, Options] = {
+    "expire-span": {"max_span": 512.0, "ramp": 16.0, "initial_span": 0.5},
+    "transformer-xl": {"window": 128},
+    "adaptive-span": {"max_span": 512.0, "ramp": 16.0, "initial_span": 0.5},
+}
+
 CORRIDOR_MEMORIES: dict[str, Options] = {
     "expire-span": {"max_span": 512.0, "ramp": 16.0, "initial_span": 0.5},
     "transformer-xl": {"window": 200},
     "adaptive-span": {"max_span": 512.0, "ramp": 16.0, "initial_span": 0.5},
 }
+
+
+def portal(total_timesteps: int, *n_rooms: int) -> Mapping[str, AlgorithmPreset]:
+    """PPO on Portal, with shorter chains of `n_rooms` first."""
+    return {
+        "ppo": AlgorithmPreset(
+            run={
+                "total_timesteps": total_timesteps,
+                "n_envs": 64,
+                "curriculum": tuple({"n_rooms": n} for n in n_rooms),
+                "curriculum_success": 0.9,
+            },
+            hyper_parameters={
+                "learning_rate": 1e-3,
+                "learning_rate_schedule": "linear",
+                "n_steps": 128,
+                "n_epochs": 4,
+                "ent_coef": 0.005,
+            },
+            memories=PORTAL_MEMORIES,
+        )
+    }
+
 
 PRESETS: dict[str, Preset] = {
     "corridor": Preset(
@@ -68,6 +97,11 @@ PRESETS: dict[str, Preset] = {
             ),
         },
     ),
+    "portal-3": Preset(("ExpireSpan/Portal-3-v0",), portal(1_998_848)),  # 244 rollouts
+    "portal": Preset(
+        ("ExpireSpan/Portal-v0", "ExpireSpan/Portal-5-v0"), portal(3_997_696, 3)
+    ),  # 488
+    "portal-10": Preset(("ExpireSpan/Portal-10-v0",), portal(7_995_392, 3, 5)),  # 976
     "none": Preset(),
 }
 """Every preset by name. `none` is the library's defaults, for all other environments."""

@@ -52,19 +52,25 @@ class ShowProgress(BaseCallback):
     def __init__(self, total_timesteps: int) -> None:
         super().__init__()
         self.total_timesteps = total_timesteps
+        self.progress: Progress | None = None
 
     def _on_training_start(self) -> None:
-        self.progress = Progress("training", self.total_timesteps, "steps", self.num_timesteps)
+        if self.progress is None:  # otherwise another stage of the curriculum begins
+            self.progress = Progress("training", self.total_timesteps, "steps", self.num_timesteps)
 
     def _on_step(self) -> bool:
-        self.progress.advance(self.training_env.num_envs)
+        if self.progress is not None:
+            self.progress.advance(self.training_env.num_envs)
         return True
 
     def _on_rollout_end(self) -> None:
-        self.progress.say(self._figures())
+        if self.progress is not None:
+            self.progress.say(self._figures())
 
-    def _on_training_end(self) -> None:
-        self.progress.close()
+    def close(self) -> None:
+        """Leave the progress as it is."""
+        if self.progress is not None:
+            self.progress.close()
 
     def _figures(self) -> str:
         figures = []

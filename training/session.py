@@ -21,8 +21,9 @@ from expire_span.agents.base import MemoryOnPolicyAlgorithm
 from . import plots
 from .arguments import UserError, as_sections
 from .config import ALGORITHMS, AnyConfig
+from .curriculum import StageEnd, stage_reached, stages_of
 from .evaluation import Evaluation, evaluate_retention
-from .metrics_csv import STEPS, MetricsCsv, read_metrics
+from .metrics_csv import STEPS, MetricsCsv, Row, read_metrics
 from .progress import Progress, ShowProgress
 from .run_directory import RunDirectory, SaveCheckpoints
 from .wandb_log import WandbLog
@@ -46,6 +47,8 @@ class Session:
     seconds: float = 0.0
     steps_before: int = 0
     """Environment steps taken in earlier sessions of a resumed run."""
+    stage: int = 0
+    """The stage of the curriculum."""
 
 
 def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], None]) -> Session:
@@ -54,8 +57,15 @@ def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], N
     Raises: UserError if what was asked for cannot be done; DiskError if the folder takes no file.
     """
     torch.set_num_threads(config.threads)
+    rows: list[Row] = []
     try:
-        vec_env = make_vec_env(config.env, config.n_envs, config.seed, config.env_kwargs)
+        if config.resume is not None:
+            rows = read_metrics(RunDirectory(config.resume).metrics)
+        stage = stage_reached(rows)
+        for env_kwargs in stages_of(config)[stage + 1 :]:  # a mistake in a later stage shows now
+            make_vec_env(config.env, 1, config.seed, env_kwargs).close()
+        env_kwargs = stages_of(config)[stage]
+        vec_env = make_vec_env(config.env, config.n_envs, config.seed, env_kwargs)
         if config.resume is None:
             model = _new_model(config, vec_env)
             directory = RunDirectory.create(config)
@@ -70,7 +80,7 @@ def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], N
     model.rescue_path = str(directory.rescued_model)
     if config.resume is None:
         directory.write_config(config, argv)
-    rows = read_metrics(directory.metrics, until=model.num_timesteps)
+    rows = [row for row in rows if row[STEPS] <= model.num_timesteps]
     metrics = MetricsCsv(directory.metrics, rows, warn)
     outputs: list[KVWriter] = [metrics]
     if config.tensorboard:
@@ -81,7 +91,15 @@ def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], N
         wandb_log = WandbLog(directory.path, config.wandb, config.wandb_project, options)
         outputs.append(wandb_log)
     model.set_logger(Logger(str(directory.path), outputs))
-    return Session(config, directory, model, metrics, wandb_log, steps_before=model.num_timesteps)
+    return Session(
+        config,
+        directory,
+        model,
+        metrics,
+        wandb_log,
+        steps_before=model.num_timesteps,
+        stage=stage,
+    )
 
 
 def _new_model(config: AnyConfig, vec_env: VecEnv) -> MemoryOnPolicyAlgorithm:
@@ -136,21 +154,39 @@ def learn(session: Session, callbacks: Sequence[BaseCallback], warn: Callable[[s
         *callbacks,
         SaveCheckpoints(session.directory, config.checkpoint_interval, warn),
     ]
+    progress = ShowProgress(config.total_timesteps)
     if config.progress:
-        callbacks.append(ShowProgress(config.total_timesteps))
+        callbacks.append(progress)
     began = time.monotonic()
     try:
-        model.learn(
-            config.total_timesteps - model.num_timesteps,
-            callback=list(callbacks),
-            reset_num_timesteps=model.num_timesteps == 0,
-        )
+        while True:
+            stage_end = StageEnd(session.stage, config)
+            model.learn(
+                config.total_timesteps - model.num_timesteps,
+                callback=[*callbacks, *([stage_end] if config.curriculum else [])],
+                reset_num_timesteps=model.num_timesteps == 0,
+            )
+            if not stage_end.reached or model.num_timesteps >= config.total_timesteps:
+                break
+            _begin_stage(session, session.stage + 1)
     finally:
         session.seconds = time.monotonic() - began
+        progress.close()
         # what the last update said, which SB3 leaves for the rollout that does not come
         if model.logger.name_to_value:
             model.logger.record(STEPS, model.num_timesteps)
             model.logger.dump(model.num_timesteps)
+
+
+def _begin_stage(session: Session, stage: int) -> None:
+    """Give the agent the environments of another stage."""
+    config, model = session.config, session.model
+    session.stage = stage
+    seed = _fresh_seed(config.seed, TRAINING_STREAM, model.num_timesteps)
+    vec_env = make_vec_env(config.env, config.n_envs, seed, stages_of(config)[stage])
+    assert model.env is not None
+    model.env.close()
+    model.set_env(vec_env)
 
 
 def evaluate(session: Session) -> Evaluation:
