@@ -78,7 +78,7 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         value = value_loss(evaluation.values_BT, segment.returns)
         entropy = entropy_loss(evaluation.entropy_BT, evaluation.log_prob_BT)
         loss = policy + self.ent_coef * entropy + self.vf_coef * value
-        loss = loss + self.span_control.loss(evaluation.aux)
+        loss = loss + self._memory_loss(evaluation.aux)
         self._descend(loss)
         self._n_updates += 1
         buffer = self.rollout_buffer

@@ -242,6 +242,11 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             segment.observations, segment.actions, segment.state, segment.episode_starts
         )
 
+    def _memory_loss(self, aux: Aux) -> Tensor:
+        """The pressure on spans, and the memory's own loss if it has one."""
+        loss = self.span_control.loss(aux)
+        return loss if aux.memory_loss is None else loss + aux.memory_loss
+
     def _descend(self, loss: Tensor) -> None:
         """One optimizer step, or none if the loss or a gradient is not finite."""
         self.policy.optimizer.zero_grad()

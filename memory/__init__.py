@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .adaptive_span import AdaptiveSpan, AdaptiveSpanConfig
+from .compressive import Compressive, CompressiveConfig
 from .contract import Aux, LiveMemories, Memory, State, map_state, select_envs, state_bytes
 from .expire_span import ExpireSpan, ExpireSpanConfig
 from .fixed_window import FixedWindow, NoMemoryConfig, TransformerXLConfig
@@ -24,6 +25,8 @@ __all__ = [
     "AdaptiveSpan",
     "AdaptiveSpanConfig",
     "Aux",
+    "Compressive",
+    "CompressiveConfig",
     "ExpireSpan",
     "ExpireSpanConfig",
     "FixedWindow",
@@ -56,6 +59,7 @@ MEMORIES: dict[str, MemoryKind] = {
     "expire-span": MemoryKind(ExpireSpan, ExpireSpanConfig),
     "transformer-xl": MemoryKind(FixedWindow, TransformerXLConfig),
     "adaptive-span": MemoryKind(AdaptiveSpan, AdaptiveSpanConfig),
+    "compressive": MemoryKind(Compressive, CompressiveConfig),
     "gru": MemoryKind(Recurrent, GRUConfig),
     "lstm": MemoryKind(Recurrent, LSTMConfig),
     "none": MemoryKind(FixedWindow, NoMemoryConfig),

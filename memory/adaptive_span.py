@@ -7,24 +7,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .contract import check_counts, check_initial_span, check_positive
+from .contract import check_initial_span, check_positive
 from .segment import Stretches
 from .slot_transformer import SlotTransformer
 from .span_mask import SpanLosses, shrink_loss
+from .stack import TransformerConfig
 
 
 @dataclass(frozen=True)
-class AdaptiveSpanConfig:
+class AdaptiveSpanConfig(TransformerConfig):
     """Options of the `adaptive-span` memory. Spans, ages and the ramp are in environment steps."""
 
-    width: int = 64
-    """Size of the vectors remembered and of the output."""
-    n_layers: int = 2
-    """Transformer layers; each has memories and heads of its own."""
-    n_heads: int = 4
-    """Attention heads, each with a span; must divide width."""
-    ffn_width: int = 128
-    """Hidden units of each layer's feed-forward half."""
+    memory = "adaptive-span"
+
     max_span: float = 512
     """L, the longest span a head can learn, in steps. Costs nothing until it is used."""
     ramp: float = 16
@@ -33,13 +28,7 @@ class AdaptiveSpanConfig:
     """Span of every head before learning, as a fraction of max_span."""
 
     def __post_init__(self) -> None:
-        check_counts(
-            "adaptive-span",
-            width=self.width,
-            n_layers=self.n_layers,
-            n_heads=self.n_heads,
-            ffn_width=self.ffn_width,
-        )
+        super().__post_init__()
         check_positive("adaptive-span", max_span=self.max_span, ramp=self.ramp)
         check_initial_span("adaptive-span", self.initial_span, self.max_span)
 
@@ -56,15 +45,7 @@ class AdaptiveSpan(SlotTransformer):
     """
 
     def __init__(self, dim_in: int, config: AdaptiveSpanConfig) -> None:
-        super().__init__(
-            dim_in,
-            width=config.width,
-            n_layers=config.n_layers,
-            n_heads=config.n_heads,
-            ffn_width=config.ffn_width,
-            ramp=config.ramp,
-            max_live=None,
-        )
+        super().__init__(dim_in, config, ramp=config.ramp, max_live=None)
         self.max_span = config.max_span
         self.fraction_LH = nn.Parameter(
             torch.full((config.n_layers, config.n_heads), config.initial_span)

@@ -85,6 +85,35 @@ class MemoryAttention(nn.Module):
         y_BHQd = attention_BHQW @ v_BHWd
         return self.out(y_BHQd.transpose(1, 2).reshape(B, Q, -1)), attention_BHQW.detach().amax(1)
 
+    def read_dense(
+        self, z_BQD: Tensor, memories_BKD: Tensor, age_BQK: Tensor, log_mask_BQK: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What `read` gives, from ages that follow no pattern. Takes (B, Q, K, J) numbers.
+
+        Returns (B, Q, D) and the attention, (B, H, Q, K), no gradient.
+        """
+        decay_BQKJ = torch.exp(-age_BQK[..., None] / age_scales(age_BQK))
+        bias_BHQK = (decay_BQKJ @ self.age_mix_HJ.T).permute(0, 3, 1, 2) + log_mask_BQK[:, None]
+        return self(z_BQD, memories_BKD, bias_BHQK)  # type: ignore[no-any-return]
+
+    def read_content(self, z_BQD: Tensor, memories_BKD: Tensor, readable_BK: Tensor) -> Tensor:
+        """What is read by content alone, with the parameters as constants. Returns (B, Q, D)."""
+        bias_B11K = torch.where(readable_BK, 0.0, -torch.inf)[:, None, None]
+        frozen = {name: parameter.detach() for name, parameter in self.named_parameters()}
+        read_BQD, _ = torch.func.functional_call(self, frozen, (z_BQD, memories_BKD, bias_B11K))
+        return read_BQD  # type: ignore[no-any-return]
+
+    def forward(self, z_BQD: Tensor, memories_BKD: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """What each step reads with a bias (B, H, Q, K) on its logits, and its attention."""
+        B, Q, D = z_BQD.shape
+        heads = (B, -1, self.n_heads, D // self.n_heads)
+        q_BHQd = (self.query(z_BQD) * self.scale).view(heads).transpose(1, 2)
+        key_BKD, value_BKD = self.key_value(memories_BKD).chunk(2, -1)
+        k_BHKd, v_BHKd = (part.reshape(heads).transpose(1, 2) for part in (key_BKD, value_BKD))
+        attention_BHQK = softmax_or_nothing(q_BHQd @ k_BHKd.transpose(-1, -2) + bias)
+        y_BQD = (attention_BHQK @ v_BHKd).transpose(1, 2).reshape(B, Q, D)
+        return self.out(y_BQD), attention_BHQK.detach()
+
     def read_slots(
         self, z_BD: Tensor, memories_BSD: Tensor, decay_BSJ: Tensor, log_mask_BHS: Tensor
     ) -> Tensor:

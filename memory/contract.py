@@ -42,7 +42,8 @@ class Aux(NamedTuple):
 
     span_loss, shrink_loss and use_loss are scalars, summed over memories and layers and divided by
     the number of steps: the paper's penalty, and the two that retention control weighs against
-    each other (`span_mask` has all three). span_BTL: predicted spans in steps of the memories born
+    each other (`span_mask` has all three). memory_loss: a loss of the memory's own, weighted, which
+    agents add to theirs. span_BTL: predicted spans in steps of the memories born
     in the segment; live_BTL: number of earlier memories each step could read; evicted_B: memories
     dropped alive because the capacity was full. Memories without slots give None for these three.
     """
@@ -53,6 +54,7 @@ class Aux(NamedTuple):
     span_BTL: Tensor | None = None
     live_BTL: Tensor | None = None
     evicted_B: Tensor | None = None
+    memory_loss: Tensor | None = None
 
 
 class Memory(nn.Module, ABC):

@@ -10,20 +10,15 @@ from torch import Tensor, nn
 
 from .contract import check_counts, check_initial_span, check_positive
 from .slot_transformer import SlotState, SlotTransformer
+from .stack import TransformerConfig
 
 
 @dataclass(frozen=True)
-class ExpireSpanConfig:
+class ExpireSpanConfig(TransformerConfig):
     """Options of the `expire-span` memory. Spans, ages and the ramp are in environment steps."""
 
-    width: int = 64
-    """Size of the vectors remembered and of the output."""
-    n_layers: int = 2
-    """Transformer layers; each has memories and spans of its own."""
-    n_heads: int = 4
-    """Attention heads; must divide width."""
-    ffn_width: int = 128
-    """Hidden units of each layer's feed-forward half."""
+    memory = "expire-span"
+
     max_span: float = 512
     """L, the longest span that can be predicted, in steps. Costs nothing until it is used."""
     ramp: float = 16
@@ -39,13 +34,7 @@ class ExpireSpanConfig:
     """Most memories held per environment and layer, the present step included; None: no bound."""
 
     def __post_init__(self) -> None:
-        check_counts(
-            "expire-span",
-            width=self.width,
-            n_layers=self.n_layers,
-            n_heads=self.n_heads,
-            ffn_width=self.ffn_width,
-        )
+        super().__post_init__()
         check_positive(
             "expire-span",
             max_span=self.max_span,
@@ -97,15 +86,7 @@ class ExpireSpan(SlotTransformer):
     """
 
     def __init__(self, dim_in: int, config: ExpireSpanConfig) -> None:
-        super().__init__(
-            dim_in,
-            width=config.width,
-            n_layers=config.n_layers,
-            n_heads=config.n_heads,
-            ffn_width=config.ffn_width,
-            ramp=config.ramp,
-            max_live=config.max_live,
-        )
+        super().__init__(dim_in, config, ramp=config.ramp, max_live=config.max_live)
         self.span_predictor = SpanPredictor(config)
         self.max_span, self.shortens = config.max_span, config.shorten
 

@@ -9,42 +9,28 @@ from torch import Tensor
 
 from .contract import check_counts
 from .slot_transformer import SlotTransformer
+from .stack import TransformerConfig
 
 
 @dataclass(frozen=True)
-class TransformerXLConfig:
+class TransformerXLConfig(TransformerConfig):
     """Options of the `transformer-xl` memory."""
 
-    width: int = 64
-    """Size of the vectors remembered and of the output."""
-    n_layers: int = 2
-    """Transformer layers; each remembers its own inputs."""
-    n_heads: int = 4
-    """Attention heads; must divide width."""
-    ffn_width: int = 128
-    """Hidden units of each layer's feed-forward half."""
+    memory = "transformer-xl"
+
     window: int = 64
     """Steps remembered, the same for every memory."""
 
     def __post_init__(self) -> None:
-        check_counts("transformer-xl", **vars(self))
+        super().__post_init__()
+        check_counts(self.memory, window=self.window)
 
 
 @dataclass(frozen=True)
-class NoMemoryConfig:
-    """Options of `none`, the control without memory."""
+class NoMemoryConfig(TransformerConfig):
+    """Options of `none`, the control without memory: layers whose attention has nothing to read."""
 
-    width: int = 64
-    """Size of the output."""
-    n_layers: int = 2
-    """Transformer layers, each seeing the present step alone."""
-    n_heads: int = 4
-    """Attention heads; must divide width. They have nothing to attend to."""
-    ffn_width: int = 128
-    """Hidden units of each layer's feed-forward half."""
-
-    def __post_init__(self) -> None:
-        check_counts("none", **vars(self))
+    memory = "none"
 
 
 class FixedWindow(SlotTransformer):
@@ -58,15 +44,7 @@ class FixedWindow(SlotTransformer):
 
     def __init__(self, dim_in: int, config: TransformerXLConfig | NoMemoryConfig) -> None:
         self.window = config.window if isinstance(config, TransformerXLConfig) else 0
-        super().__init__(
-            dim_in,
-            width=config.width,
-            n_layers=config.n_layers,
-            n_heads=config.n_heads,
-            ffn_width=config.ffn_width,
-            ramp=1.0,
-            max_live=None,
-        )
+        super().__init__(dim_in, config, ramp=1.0, max_live=None)
 
     def spans(self, hidden_BLYD: Tensor, layers: slice) -> Tensor:
         return torch.full_like(hidden_BLYD[..., 0], float(self.window))

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from .attention import FeedForward, MemoryAttention, age_scales, initialise
-from .contract import Aux, LiveMemories, Memory
+from .attention import age_scales
+from .contract import Aux, LiveMemories
 from .segment import (
     Keys,
     Stretches,
@@ -27,6 +27,7 @@ from .segment import (
     within_capacity,
 )
 from .span_mask import SpanLosses, log_mask, shrink_loss, soft_mask, span_penalty, use_loss
+from .stack import TransformerConfig, TransformerMemory
 
 SLOT_CHUNK = 16
 """Slots are added and removed this many at a time; on CUDA also the steps between two looks."""
@@ -57,7 +58,7 @@ class LayerRead(NamedTuple):
     losses: SpanLosses
 
 
-class SlotTransformer(Memory):
+class SlotTransformer(TransformerMemory):
     """Transformer layers over expiring memories; each environment expires its own.
 
     A memory is read while its soft mask is above 0 and deleted for good when it no longer is.
@@ -69,32 +70,10 @@ class SlotTransformer(Memory):
     """
 
     def __init__(
-        self,
-        dim_in: int,
-        *,
-        width: int,
-        n_layers: int,
-        n_heads: int,
-        ffn_width: int,
-        ramp: float,
-        max_live: int | None,
+        self, dim_in: int, config: TransformerConfig, *, ramp: float, max_live: int | None
     ) -> None:
-        super().__init__()
-        self.dim_in, self.dim_out = dim_in, width
-        self.width, self.n_layers, self.ramp, self.max_live = width, n_layers, ramp, max_live
-        self.embed = nn.Linear(dim_in, width)
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(n_layers))
-        self.attentions = nn.ModuleList(MemoryAttention(width, n_heads) for _ in range(n_layers))
-        self.ffns = nn.ModuleList(FeedForward(width, ffn_width) for _ in range(n_layers))
-        self.final_norm = nn.LayerNorm(width)
-        nn.init.orthogonal_(self.embed.weight)
-        nn.init.zeros_(self.embed.bias)
-        for i in range(n_layers):
-            _, attention, ffn = self._layer(i)
-            initialise(attention, ffn)
-
-    def _layer(self, i: int) -> tuple[nn.LayerNorm, MemoryAttention, FeedForward]:
-        return self.norms[i], self.attentions[i], self.ffns[i]  # type: ignore[return-value]
+        super().__init__(dim_in, config)
+        self.ramp, self.max_live = ramp, max_live
 
     @abstractmethod
     def spans(self, hidden_BLYD: Tensor, layers: slice) -> Tensor:
@@ -156,15 +135,15 @@ class SlotTransformer(Memory):
         x_BD = self.embed(x_BE)
         new_BLSD = torch.empty_like(hidden_BLSD)
         for i in range(self.n_layers):
-            norm, attention, ffn = self._layer(i)
-            z_BD = norm(x_BD)
+            layer = self.layer(i)
+            z_BD = layer.norm(x_BD)
             torch.where(
                 write_BLS[:, i, :, None], z_BD[:, None], hidden_BLSD[:, i], out=new_BLSD[:, i]
             )
-            x_BD = x_BD + attention.read_slots(
+            read_BD = layer.attention.read_slots(
                 z_BD, new_BLSD[:, i], decay_BLSJ[:, i], log_mask_BLHS[:, i]
             )
-            x_BD = x_BD + ffn(x_BD)
+            x_BD = layer.finish(x_BD, read_BD)
         evicted_B = state.evicted_B.masked_fill(starts_B, 0) + evicted_B
         return self.final_norm(x_BD), SlotState(new_BLSD, age_BLS, evicted_B, state.limit_B)
 
@@ -224,15 +203,14 @@ class SlotTransformer(Memory):
         x_BTD = self.embed(x_BTE)
         memories, reads = [], []
         for i in range(self.n_layers):
-            norm, _, ffn = self._layer(i)
-            z_BTD = norm(x_BTD)
+            layer = self.layer(i)
+            z_BTD = layer.norm(x_BTD)
             memories_BKD = torch.cat([carried_BLSD[:, i], z_BTD], dim=1)
             keys = segment_keys(state.age_BLS[:, i], episode_BT)
             span_BK = self.spans(memories_BKD[:, None], slice(i, i + 1))[:, 0]
             span_BK = span_BK.minimum(state.limit_B[:, None])
             y_BTD, read = self._read_segment(i, z_BTD, memories_BKD, span_BK, keys, episode_BT)
-            x_BTD = x_BTD + y_BTD
-            x_BTD = x_BTD + ffn(x_BTD)
+            x_BTD = layer.finish(x_BTD, y_BTD)
             memories.append(memories_BKD.detach())
             reads.append(read)
         live_BTL = torch.stack([r.readable_BNCW.sum(-1).flatten(1)[:, :T] for r in reads], -1) - 1
@@ -254,7 +232,7 @@ class SlotTransformer(Memory):
     ) -> tuple[Tensor, LayerRead]:
         """One layer's attention over a segment, and what it read."""
         B, T, D = z_BTD.shape
-        _, attention, _ = self._layer(layer)
+        attention = self.layer(layer).attention
         steps_NC = stretch_steps(T, z_BTD.device)
         N, C = steps_NC.shape
         end_BK = keys.birth_BK + span_BK.detach() + self.ramp

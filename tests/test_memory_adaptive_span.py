@@ -22,8 +22,8 @@ def build(fractions: list[list[float]]) -> AdaptiveSpan:
     memory = AdaptiveSpan(E, config).double()
     with torch.no_grad():
         memory.fraction_LH.copy_(torch.tensor(fractions))
-        for attention in memory.attentions:
-            attention.age_mix_HJ.normal_()  # type: ignore[operator]
+        for layer in memory.layers:
+            layer.attention.age_mix_HJ.normal_()  # type: ignore[operator, union-attr]
     return memory
 
 
@@ -34,8 +34,8 @@ def reference(memory: AdaptiveSpan, x_TE: Tensor) -> Tensor:
     age_TK = steps_T[:, None] - steps_T
     decay_TKJ = torch.exp(-age_TK.clamp(min=0)[..., None] / 4.0 ** torch.arange(8))
     for layer in range(memory.n_layers):
-        attention: Any = memory.attentions[layer]
-        z_TD = memory.norms[layer](x_TD)
+        attention: Any = memory.layer(layer).attention
+        z_TD = memory.layer(layer).norm(x_TD)
         w_key_DD, w_value_DD = attention.key_value.weight.chunk(2)
         heads, d = [], z_TD.shape[1] // attention.n_heads
         for h in range(attention.n_heads):
@@ -47,7 +47,7 @@ def reference(memory: AdaptiveSpan, x_TE: Tensor) -> Tensor:
             a_TK = torch.exp(logit_TK) * mask_TK
             heads.append((a_TK / (1 + a_TK.sum(1, keepdim=True))) @ (z_TD @ w_value_DD[rows].T))
         x_TD = x_TD + attention.out(torch.cat(heads, 1))
-        x_TD = x_TD + memory.ffns[layer](x_TD)
+        x_TD = x_TD + memory.layer(layer).ffn(x_TD)
     return memory.final_norm(x_TD)  # type: ignore[no-any-return]
 
 

@@ -33,6 +33,8 @@ SMALL: dict[str, Any] = {
     "ramp": 5,
     "initial_span": 0.3,
     "window": 7,
+    "compression": 3,
+    "n_compressed": 4,
 }
 """Sizes at which memories expire inside a segment; a memory gets those it has options for."""
 
@@ -82,6 +84,10 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("transformer-xl", {"window": 100}),
     ("adaptive-span", {"max_span": 300, "ramp": 40, "n_layers": 3}),
     ("adaptive-span", {"max_span": 2.0, "ramp": 1}),
+    ("compressive", {"window": 1, "compression": 1, "n_compressed": 50}),
+    ("compressive", {"window": 30, "compression": 2, "n_compressed": 1}),
+    ("compressive", {"gated": True, "compression": 5}),
+    ("expire-span", {"gated": True}),
     ("lstm", {"n_layers": 2}),
     ("gru", {"n_layers": 2}),
 ]
@@ -90,9 +96,17 @@ SLOTTED = [
 ]
 """Those that hold memories in slots."""
 
+SPANNED = [
+    case
+    for case in SLOTTED
+    if (m := case.values[0].build()).spans_at_birth(m.initial_state(1)) is not None
+]
+"""Those whose memories have spans."""
+
 for_every_memory = pytest.mark.parametrize("case", cases(*EXPIRE_SPAN_BOUNDED))
 for_every_variant = pytest.mark.parametrize("case", cases(*OTHERS))
 for_every_slotted = pytest.mark.parametrize("case", SLOTTED)
+for_every_spanned = pytest.mark.parametrize("case", SPANNED)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 on_every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
 
@@ -143,7 +157,8 @@ def assert_same_state(memory: Memory, left: State, right: State) -> None:
         ):
             held = [ages[ages.isfinite()].sort().values for ages in (ours, theirs)]
             assert held[0].tolist() == held[1].tolist()
-        assert left.evicted_B.tolist() == right.evicted_B.tolist()  # type: ignore[attr-defined]
+        evicted = [getattr(state, "evicted_B", torch.zeros(1)) for state in (left, right)]
+        assert evicted[0].tolist() == evicted[1].tolist()
     x_BTE, starts_BT = draw(len(next(iter(left))), 12, seed=3, p_start=0.0)
     device = next(memory.parameters()).device
     x_BTE, starts_BT = x_BTE.to(device), starts_BT.to(device)
@@ -264,7 +279,7 @@ def test_empty_slots_are_never_read(case: Case, B: int, T: int, device: str) -> 
 
 
 @on_every_device
-@for_every_slotted
+@for_every_spanned
 def test_only_memories_within_span_and_ramp_are_read_or_kept(case: Case, device: str) -> None:
     # With one layer an output depends on the inputs of the live memories and on no others.
     options = case.options | {"n_layers": 1}

@@ -33,8 +33,8 @@ def build(random_spans: bool = True, **options: Any) -> ExpireSpan:
     torch.manual_seed(0)
     memory = ExpireSpan(E, ExpireSpanConfig(**options)).double()
     with torch.no_grad():
-        for attention in memory.attentions:
-            attention.age_mix_HJ.normal_()  # type: ignore[operator]
+        for layer in memory.layers:
+            layer.attention.age_mix_HJ.normal_()  # type: ignore[operator, union-attr]
         if random_spans:
             memory.span_predictor.weight_LD.normal_(std=0.5)
     return memory
@@ -86,10 +86,10 @@ class Reference:
             evicted = 0
             for layer in range(memory.n_layers):
                 evicted += self.forget(layer, t)
-                z_D = memory.norms[layer](x_D)
+                z_D = memory.layer(layer).norm(x_D)
                 self.kept[layer].append(Kept(t, z_D))
                 x_D = x_D + self.read(layer, t, z_D)
-                x_D = x_D + memory.ffns[layer](x_D)
+                x_D = x_D + memory.layer(layer).ffn(x_D)
             ys.append(memory.final_norm(x_D))
             lives.append([len(ms) - 1 for ms in self.kept])
             evictions.append(evicted)
@@ -119,7 +119,7 @@ class Reference:
 
     def read(self, layer: int, t: int, z_D: Tensor) -> Tensor:
         """a'_ti = m_ti a_ti / (1 + sum_j m_tj a_tj) over the steps before, for every head."""
-        attention: Any = self.memory.attentions[layer]
+        attention: Any = self.memory.layer(layer).attention
         masks, ages = [], []
         for m in self.kept[layer]:
             age = t - m.born
