@@ -27,7 +27,7 @@ from .checks import (
     check_weights,
 )
 from .extractors import ObservationExtractor, check_action_space, check_space
-from .metrics import record_lifetimes, record_memory, record_retention
+from .metrics import record_lifetimes, record_memory, record_retention, record_tallies
 from .policy import POLICY_ALIASES, Evaluation, MemoryActorCriticPolicy
 from .retention import RetentionTracker
 from .rollout import MemoryRolloutBuffer, RolloutSegment
@@ -166,9 +166,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             if not callback.on_step():
                 return False
             self._update_info_buffer(infos, dones)
+            self._tracker.count(infos)
             self._bootstrap_timeouts(rewards, dones, infos, step.state)
-            shows_cue = marks[0] >= 0
-            rollout_buffer.add(self._last_obs, actions, rewards, starts, shows_cue)  # type: ignore[arg-type]
+            rollout_buffer.add(self._last_obs, actions, rewards, starts, marks[0] >= 0)  # type: ignore[arg-type]
             values.append(step.values_B)
             log_probs.append(step.log_prob_B)
             self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
@@ -244,8 +244,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _memory_loss(self, aux: Aux) -> Tensor:
         """The pressure on spans, and the memory's own loss if it has one."""
-        loss = self.span_control.loss(aux)
-        return loss if aux.memory_loss is None else loss + aux.memory_loss
+        return self.span_control.loss(aux) + (0.0 if aux.memory_loss is None else aux.memory_loss)
 
     def _descend(self, loss: Tensor) -> None:
         """One optimizer step, or none if the loss or a gradient is not finite."""
@@ -275,8 +274,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.logger.record("memory/span_coef", self.span_control.coef)
         record_memory(self.logger, [aux for _, aux in seen])
         record_lifetimes(self.logger, seen, self.policy.memory.ramp)
-        live = self._live(self._last_state)
-        if live is not None and self._tracker is not None:
+        assert self._tracker is not None
+        record_tallies(self.logger, self._tracker)
+        if (live := self._live(self._last_state)) is not None:
             record_retention(self.logger, self._tracker, live)
 
     def learn(

@@ -7,7 +7,7 @@ from stable_baselines3.common.logger import Logger
 
 from expire_span.memory import Aux, LiveMemories
 
-from .retention import RetentionTracker
+from .retention import RetentionTracker, tally_shares
 from .rollout import RolloutSegment
 
 
@@ -41,6 +41,12 @@ def record_lifetimes(logger: Logger, seen: list[tuple[RolloutSegment, Aux]], ram
     for key, which in (("cue_lifetime", is_cue), ("other_lifetime", ~is_cue)):
         if which.any():
             logger.record(f"retention/{key}", lifetime[which].mean().item())
+
+
+def record_tallies(logger: Logger, tracker: RetentionTracker) -> None:
+    """What the environment counts itself, as shares or means over the last episodes."""
+    for name, share in tally_shares(tracker.episodes).items():
+        logger.record(f"retention/{name}", share)
 
 
 def record_retention(logger: Logger, tracker: RetentionTracker, live: LiveMemories) -> None:

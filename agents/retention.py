@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+from collections import Counter, deque
+from collections.abc import Collection, Iterable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from expire_span.memory import LiveMemories
+
+TALLIED_EPISODES = 100
+"""Episodes over which the logged tallies are taken, as SB3 takes its means."""
+
+
+def episode_tallies(info: dict[str, Any]) -> dict[str, int]:
+    """What the environment counted in an episode, `info["tallies"]` of its last step, by name."""
+    # the vector form leaves masks beside the counts
+    return {k: int(v) for k, v in info.get("tallies", {}).items() if not k.startswith("_")}
+
+
+def tally_shares(episodes: Collection[dict[str, int]]) -> dict[str, float]:
+    """Sum of `name` over that of `name_of`, or the mean per episode where there is no `name_of`."""
+    counts: Counter[str] = Counter()
+    for tallies in episodes:
+        counts.update(tallies)
+    return {
+        name: count / max(1, counts.get(f"{name}_of", len(episodes)))
+        for name, count in counts.items()
+        if not name.endswith("_of")
+    }
 
 
 class RetentionTracker:
@@ -22,6 +47,7 @@ class RetentionTracker:
         self.cue_steps: list[dict[int, list[int]]] = [{} for _ in range(n_envs)]
         self.decisions = 0
         self.recalled = 0
+        self.episodes: deque[dict[str, int]] = deque(maxlen=TALLIED_EPISODES)
 
     def observe(
         self,
@@ -44,6 +70,10 @@ class RetentionTracker:
                 ages_LS = live.age_BLS[i].cpu().numpy()
                 self.decisions += 1
                 self.recalled += bool(np.isin(ages_LS, self.step_B[i] - np.array(steps)).any())
+
+    def count(self, infos: Iterable[dict[str, Any]]) -> None:
+        """Take in what environments tallied of the episodes that ended, if they tally anything."""
+        self.episodes.extend(episode_tallies(info) for info in infos if "tallies" in info)
 
     def pop_cue_recall(self) -> float | None:
         """Share of the decisions since the last call whose cue was live; None without any."""

@@ -12,7 +12,14 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from expire_span.agents import MemoryA2C, MemoryPPO, make_vec_env
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"
-CORRIDOR = "expire_span.envs:ExpireSpan/Corridor-v0"
+SHORT: dict[str, dict[str, Any]] = {
+    "Corridor": {"min_length": 4, "max_length": 8},
+    "Portal": {"n_rooms": 1},
+    "Instruction": {"n_instructions": 1, "max_steps": 100},
+    "Collision": {"n_questions": 5},
+}
+"""Every kind of environment, with episodes that end within a test."""
+
 N_LAYERS = 2
 
 
@@ -43,9 +50,11 @@ def of_memory(keys: set[str]) -> set[str]:
 @pytest.mark.parametrize("algorithm", [MemoryPPO, MemoryA2C])
 def test_the_keys_logged_are_the_keys_documented(algorithm: Any) -> None:
     keys = Keys()
-    env = make_vec_env(CORRIDOR, 4, 0, {"min_length": 4, "max_length": 8})
-    model = algorithm("MlpPolicy", env, n_steps=64, memory_kwargs={"n_layers": N_LAYERS})
-    model.set_logger(Logger(None, [keys]))
-    model.learn(1024)
+    keys.seen.add("curriculum/stage")  # the command line's own
+    for env_id, kwargs in SHORT.items():
+        env = make_vec_env(f"expire_span.envs:ExpireSpan/{env_id}-v0", 4, 0, kwargs)
+        model = algorithm("MlpPolicy", env, n_steps=64, memory_kwargs={"n_layers": N_LAYERS})
+        model.set_logger(Logger(None, [keys]))
+        model.learn(1024)
     assert of_memory(keys.seen) == of_memory(documented())
     assert keys.seen <= documented()

@@ -6,7 +6,6 @@ B environments, S memory slots, L layers, T steps of an episode, N observations.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
 from expire_span.agents.base import MemoryOnPolicyAlgorithm
-from expire_span.agents.retention import RetentionTracker
+from expire_span.agents.retention import RetentionTracker, episode_tallies, tally_shares
 from expire_span.agents.vec_env import read_marks
 from expire_span.memory import Memory, State
 from expire_span.memory.slot_transformer import SlotState
@@ -59,8 +58,8 @@ class Evaluation:
     """Memories each step could read, the step itself left out, by layer."""
     live_memory_max: int | None
     tallies: dict[str, float]
-    """What the environment counts itself (`info["tallies"]` at an episode's end): the sum of `name`
-    over that of `name_of`, or the mean per episode if it counts no `name_of`."""
+    """What the environment counts itself, `info["tallies"]` at an episode's end: see
+    `tally_shares`."""
     cue_recall: float | None
     """Share of decisions at which the cue they need was still live."""
     precision: float | None
@@ -139,7 +138,7 @@ class _Episodes:
         self.returns: list[float] = []
         self.lengths: list[int] = []
         self.successes: list[bool] = []
-        self.tallies: Counter[str] = Counter()
+        self.tallies: list[dict[str, int]] = []
         self.steps = 0
 
     def active_B(self) -> NDArray[np.bool_]:
@@ -165,9 +164,7 @@ class _Episodes:
             self.lengths.append(int(watched.get("l", self.length_B[i])))
             if "is_success" in infos[i]:
                 self.successes.append(bool(infos[i]["is_success"]))
-            tallies = infos[i].get("tallies", {})
-            # the vector form leaves masks beside the counts
-            self.tallies.update({k: int(v) for k, v in tallies.items() if not k.startswith("_")})
+            self.tallies.append(episode_tallies(infos[i]))
         self.left_B = self.left_B - ended_B
         self.return_B[done_B], self.length_B[done_B] = 0.0, 0
         return ended_B
@@ -180,11 +177,7 @@ class _Episodes:
             "mean_reward": float(np.mean(self.returns)),
             "std_reward": float(np.std(self.returns)),
             "mean_length": float(np.mean(self.lengths)),
-            "tallies": {
-                name: count / max(1, self.tallies.get(f"{name}_of", len(self.returns)))
-                for name, count in self.tallies.items()
-                if not name.endswith("_of")
-            },
+            "tallies": tally_shares(self.tallies),
             "steps": self.steps,
         }
 
