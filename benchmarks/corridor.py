@@ -3,31 +3,24 @@
     python benchmarks/corridor.py              # all runs, then docs/benchmarks/corridor.md and .png
     python benchmarks/corridor.py --seeds 0 1 --memories expire-span none --algos ppo
 
-Each run is one `train_rl.py` with the corridor's preset, in a folder of its own under --runs. A run
-whose folder holds an evaluation.json is not repeated, so the benchmark can be stopped and gone on
-with, and the table always shows every run there is.
+Each run is one `train_rl.py` with the corridor's preset, under --runs; see `runs` for how a
+benchmark is gone on with.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
-import shutil
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import tyro
 from matplotlib.figure import Figure
+from runs import SUCCESS, Run, check_known, machine, steps_to, train_all
 
-from expire_span.training.metrics_csv import STEPS, read_metrics
+from expire_span.training.metrics_csv import read_metrics
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "expire-span": ("--memory", "expire-span"),
@@ -35,6 +28,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "transformer-xl-64": ("--memory", "transformer-xl", "--window", "64"),
     "transformer-xl-200": ("--memory", "transformer-xl", "--window", "200"),
     "adaptive-span": ("--memory", "adaptive-span"),
+    "compressive": ("--memory", "compressive"),
     "lstm": ("--memory", "lstm"),
     "gru": ("--memory", "gru"),
     "none": ("--memory", "none", "--no-eval-deterministic"),
@@ -62,35 +56,9 @@ class Options:
     """File the table is written to; the picture lies beside it."""
 
 
-def train(folder: Path, algo: str, variant: str, seed: int) -> None:
-    """One run, unless it has been done. Raises CalledProcessError if it fails."""
-    if (folder / "evaluation.json").exists():
-        return
-    if folder.exists():
-        shutil.rmtree(folder)  # a run that was cut off: its folder is refused, and made by us
-    command = [sys.executable, "train_rl.py", *VARIANTS[variant], "--algo", algo]
-    command += ["--seed", str(seed), "--run-dir", str(folder), "--wandb", "disabled"]
-    subprocess.run([*command, "--no-progress"], check=True, stdout=subprocess.DEVNULL)
-
-
-def steps_to_solve(folder: Path) -> float | None:
-    """Environment steps after which 99 % of the last 100 training episodes had succeeded.
-
-    Rollouts before the hundredth episode, by the mean length so far, say nothing.
-    """
-    for row in read_metrics(folder / "metrics.csv"):
-        success: Any = row.get("rollout/success_rate")
-        if success in (None, "") or float(success) < SOLVED:
-            continue
-        steps, length = float(row[STEPS]), float(row["rollout/ep_len_mean"])
-        if steps >= 100 * length:
-            return steps
-    return None
-
-
 def last_success(folder: Path) -> float:
     """Success of the last 100 training episodes, exploration included."""
-    rows: Any = [row.get("rollout/success_rate") for row in read_metrics(folder / "metrics.csv")]
+    rows: Any = [row.get(SUCCESS) for row in read_metrics(folder / "metrics.csv")]
     return float([success for success in rows if success not in (None, "")][-1])
 
 
@@ -98,7 +66,9 @@ def table_row(name: str, algo: str, folders: Sequence[Path]) -> str:
     """One line of the table: all seeds of one memory under one algorithm."""
     results = [json.loads((folder / "evaluation.json").read_text()) for folder in folders]
     success = [result["success_rate"] for result in results]
-    solved = [steps for folder in folders if (steps := steps_to_solve(folder)) is not None]
+    solved = [
+        steps for folder in folders if (steps := steps_to(SOLVED, SUCCESS, folder)) is not None
+    ]
     live = [
         statistics.mean(result["live_memory_mean"]) for result in results
         if result.get("live_memory_mean")
@@ -168,8 +138,7 @@ exploration included, had succeeded at some time; steps are the median of the se
 success is the median of the seeds, and the lowest; beside it that of the last 100 training episodes,
 exploration included, since an agent that has not learned to choose may wait at the junction for
 ever when it always takes its likeliest action. Live memories: mean per layer, the present step
-aside, over the evaluation. Steps/s: learning included, one core each; {os.cpu_count()} cores, Python {platform.python_version()},
-torch {torch.__version__}.
+aside, over the evaluation. Steps/s: learning included, one core each; {machine()}.
 
 | memory | algorithm | seeds | solved | steps to 99 % | final success | lowest | in training | live | steps/s |
 |---|---|---|---|---|---|---|---|---|---|
@@ -183,19 +152,17 @@ torch {torch.__version__}.
 
 def main(options: Options) -> None:
     """Run what is missing, seed by seed, and write the table after each run."""
-    unknown = set(options.memories) - set(VARIANTS)
-    if unknown:
-        sys.exit(f"unknown memories {sorted(unknown)}; known: {', '.join(VARIANTS)}")
-
-    def one(run: tuple[int, str, str]) -> None:
-        seed, algo, variant = run
-        train(options.runs / f"{algo}_{variant}_{seed}", algo, variant, seed)
-        write_table(options)
-        print(f"done: {algo} {variant} seed {seed}", flush=True)
-
-    queue = [(s, a, m) for s in options.seeds for a in options.algos for m in options.memories]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(one, queue))
+    check_known("memories", options.memories, tuple(VARIANTS))
+    queue = [
+        Run(
+            options.runs / f"{algo}_{variant}_{seed}",
+            [*VARIANTS[variant], "--algo", algo, "--seed", str(seed)],
+        )
+        for seed in options.seeds
+        for algo in options.algos
+        for variant in options.memories
+    ]
+    train_all(queue, options.jobs, lambda: write_table(options))
     print(f"written: {options.out}")
 
 

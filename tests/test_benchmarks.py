@@ -19,12 +19,17 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write_run(folder: Path, success: float, live: list[float] | None, solved_at: int) -> None:
     folder.mkdir(parents=True)
-    figures = {"success_rate": success, "live_memory_mean": live, "env_steps_per_second": 1000.0}
+    figures = {
+        "success_rate": success,
+        "mean_reward": success,
+        "live_memory_mean": live,
+        "env_steps_per_second": 1000.0,
+    }
     (folder / "evaluation.json").write_text(json.dumps(figures))
     # one short episode that happened to succeed is not a solved task
     rows = [(500, 1.0), (1000, ""), (2000, 0.5), (solved_at, 0.99), (solved_at + 1000, 0.97)]
-    text = "time/total_timesteps,rollout/success_rate,rollout/ep_len_mean\n"
-    (folder / "metrics.csv").write_text(text + "".join(f"{t},{s},20\n" for t, s in rows))
+    text = "time/total_timesteps,rollout/success_rate,rollout/ep_rew_mean,rollout/ep_len_mean\n"
+    (folder / "metrics.csv").write_text(text + "".join(f"{t},{s},{s},20\n" for t, s in rows))
 
 
 def cells(table: str, first: str) -> list[str]:
@@ -33,10 +38,8 @@ def cells(table: str, first: str) -> list[str]:
 
 
 @pytest.fixture
-def corridor(monkeypatch: pytest.MonkeyPatch, importable: None) -> Any:
-    module = importlib.import_module("corridor")
-    monkeypatch.setattr(module, "train", pytest.fail)  # nothing here may begin a real run
-    return module
+def corridor(importable: None) -> Any:
+    return importlib.import_module("corridor")
 
 
 def test_corridor_sums_up_the_seeds(corridor: Any, tmp_path: Path) -> None:
@@ -51,12 +54,39 @@ def test_corridor_sums_up_the_seeds(corridor: Any, tmp_path: Path) -> None:
     assert out.with_suffix(".png").stat().st_size > 10_000
 
 
-def test_corridor_does_not_repeat_a_run(tmp_path: Path) -> None:
-    module = importlib.import_module("corridor")
+def test_runs_are_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = importlib.import_module("runs")
+    monkeypatch.setattr(runs.subprocess, "run", pytest.fail)  # nothing here may begin a real run
     write_run(tmp_path / "ppo_none_0", 0.5, [0.0], 4000)
     before = (tmp_path / "ppo_none_0" / "evaluation.json").read_bytes()
-    module.train(tmp_path / "ppo_none_0", "ppo", "none", 0)
+    runs.train(runs.Run(tmp_path / "ppo_none_0", ["--memory", "none"]))
     assert (tmp_path / "ppo_none_0" / "evaluation.json").read_bytes() == before
+
+
+def test_memory_size_has_a_point_for_every_size(tmp_path: Path) -> None:
+    memory_size = importlib.import_module("memory_size")
+    for seed, success in enumerate((0.5, 0.7)):
+        write_run(tmp_path / "runs" / f"corridor_transformer-xl-16_{seed}", success, [15.0], 4000)
+    write_run(tmp_path / "runs" / "corridor_expire-span-auto_0", 1.0, [16.0, 18.0], 4000)
+    out = tmp_path / "docs" / "table.md"
+    memory_size.write_table(memory_size.Options(runs=tmp_path / "runs", out=out))
+    text = out.read_text()
+    assert cells(text, "corridor | transformer-xl-16")[2:] == [
+        "2", "15.0", "0.600", "0.500 to 0.700", "1,000"
+    ]  # fmt: skip
+    assert cells(text, "corridor | expire-span-auto")[3] == "17.0"
+    assert out.with_suffix(".png").stat().st_size > 10_000
+
+
+def test_minigrid_memory_sums_up_the_seeds(tmp_path: Path) -> None:
+    minigrid_memory = importlib.import_module("minigrid_memory")
+    for seed, solved_at in enumerate((4000, 6000)):
+        write_run(tmp_path / "runs" / f"MemoryS7_lstm_{seed}", 0.97, None, solved_at)
+    out = tmp_path / "docs" / "table.md"
+    minigrid_memory.write_table(minigrid_memory.Options(runs=tmp_path / "runs", out=out))
+    row = cells(out.read_text(), "MemoryS7 | lstm")
+    assert row[2:] == ["2", "0.970", "0.970 to 0.970", "2 of 2", "5,000", "", "1,000"]
+    assert out.with_suffix(".png").stat().st_size > 10_000
 
 
 def test_retention_counts_from_the_first_solved_evaluation(tmp_path: Path) -> None:

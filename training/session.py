@@ -62,10 +62,9 @@ def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], N
         if config.resume is not None:
             rows = read_metrics(RunDirectory(config.resume).metrics)
         stage = stage_reached(rows)
-        for env_kwargs in stages_of(config)[stage + 1 :]:  # a mistake in a later stage shows now
-            make_vec_env(config.env, 1, config.seed, env_kwargs).close()
         env_kwargs = stages_of(config)[stage]
         vec_env = make_vec_env(config.env, config.n_envs, config.seed, env_kwargs)
+        _check_stages(config, vec_env)
         if config.resume is None:
             model = _new_model(config, vec_env)
             directory = RunDirectory.create(config)
@@ -100,6 +99,20 @@ def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], N
         steps_before=model.num_timesteps,
         stage=stage,
     )
+
+
+def _check_stages(config: AnyConfig, vec_env: VecEnv) -> None:
+    """Make every stage's environment once, so that what is wrong with a later one shows now."""
+    for stage, env_kwargs in enumerate(stages_of(config)[:-1]):
+        other = make_vec_env(config.env, 1, config.seed, env_kwargs)
+        other.close()
+        for space in ("observation_space", "action_space"):
+            here, there = getattr(vec_env, space), getattr(other, space)
+            if here != there:
+                raise UserError(
+                    f"stage {stage} of the curriculum, {env_kwargs}, has the {space} {there}, "
+                    f"another than {here}; one agent plays all stages, so leave the spaces alike"
+                )
 
 
 def _new_model(config: AnyConfig, vec_env: VecEnv) -> MemoryOnPolicyAlgorithm:

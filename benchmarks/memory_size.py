@@ -1,0 +1,185 @@
+"""The paper's figure: success against live memories, for every memory at several sizes.
+
+    python benchmarks/memory_size.py                 # all runs: days on two cores
+    python benchmarks/memory_size.py --tasks corridor --memories expire-span-auto transformer-xl-16
+
+Each run is one `train_rl.py` with the task's preset, under --runs; see `runs` for how a benchmark
+is gone on with. Table and picture, docs/benchmarks/memory_size.md and .png, are written after each.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tyro
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from runs import Run, check_known, evaluations, machine, train_all
+
+TASKS: dict[str, str] = {
+    "corridor": "expire_span.envs:ExpireSpan/Corridor-v0",
+    "portal": "expire_span.envs:ExpireSpan/Portal-5-v0",
+    "instruction": "expire_span.envs:ExpireSpan/Instruction-short-v0",
+}
+"""The environments, each trained with its preset."""
+
+SIZES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
+    "expire-span": (
+        ("auto", ()),
+        *((f"max-live-{n}", ("--max-live", str(n))) for n in (5, 9, 17, 33)),
+        *((f"coef-{coef}", ("--span-coef", coef)) for coef in ("1e-5", "1e-4", "1e-3")),
+    ),
+    "transformer-xl": tuple((str(n), ("--window", str(n))) for n in (4, 8, 16, 32, 64, 128, 200)),
+    "adaptive-span": (
+        ("auto", ()),
+        *((f"coef-{coef}", ("--span-coef", coef)) for coef in ("1e-5", "1e-4", "1e-3")),
+    ),
+    "compressive": tuple(
+        (f"{window}+{n}", ("--window", str(window), "--n-compressed", str(n)))
+        for window, n in ((8, 8), (16, 16), (32, 32), (64, 32))
+    ),
+    "lstm": (("64", ()), ("128", ("--width", "128"))),
+    "gru": (("64", ()), ("128", ("--width", "128"))),
+    "none": (("0", ("--no-eval-deterministic",)),),
+}
+"""Sizes of every memory: a name, and the options that make it."""
+
+VARIANTS: dict[str, tuple[str, ...]] = {
+    f"{memory}-{size}": ("--memory", memory, *words)
+    for memory, sizes in SIZES.items()
+    for size, words in sizes
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run."""
+
+    tasks: tuple[str, ...] = tuple(TASKS)
+    """Tasks."""
+    memories: tuple[str, ...] = tuple(VARIANTS)
+    """Memories with their sizes, names as in the table."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds."""
+    jobs: int = 1
+    """Runs at a time, one core each."""
+    runs: Path = field(default=Path("runs/benchmark_memory_size"))
+    """Folder of the runs."""
+    out: Path = field(default=Path("docs/benchmarks/memory_size.md"))
+    """File the table is written to; the picture lies beside it."""
+
+
+def success_of(result: dict[str, Any]) -> float:
+    """Success of an evaluation; where every episode has many tasks, the share of them done."""
+    return float(result.get("tallies", {}).get("delivered", result["success_rate"]))
+
+
+def live_of(result: dict[str, Any]) -> float | None:
+    """Mean live memories per layer; None for memories without any."""
+    live = result.get("live_memory_mean")
+    return statistics.mean(live) if live else None
+
+
+def table_row(task: str, variant: str, results: list[dict[str, Any]]) -> str:
+    """One line of the table: all seeds of one memory at one size on one task."""
+    success = [success_of(result) for result in results]
+    live = [size for result in results if (size := live_of(result)) is not None]
+    rate = statistics.median(result["env_steps_per_second"] for result in results)
+    cells = [
+        task,
+        variant,
+        str(len(results)),
+        f"{statistics.mean(live):.1f}" if live else "",
+        f"{statistics.median(success):.3f}",
+        f"{min(success):.3f} to {max(success):.3f}",
+        f"{rate:,.0f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def draw_memory(axes: Axes, options: Options, task: str, memory: str, colour: str) -> None:
+    """A memory's curve: the median of the seeds at every size, and each seed as a dot. A memory
+    without live memories is a line at its median."""
+    points = []
+    for size, _ in SIZES[memory]:
+        results = evaluations(options.runs, f"{task}_{memory}-{size}_*")
+        if not results:
+            continue
+        success = [success_of(result) for result in results]
+        live = [held for result in results if (held := live_of(result)) is not None]
+        if live:
+            axes.plot(live, success, ".", color=colour, alpha=0.4)
+            points.append((statistics.median(live), statistics.median(success)))
+        else:
+            axes.axhline(statistics.median(success), color=colour, linestyle="--", label=memory)
+    if points:
+        axes.plot(*zip(*sorted(points), strict=True), "o-", color=colour, label=memory)
+
+
+def write_figure(options: Options) -> None:
+    """A panel for each task."""
+    figure = Figure(figsize=(4.2 * len(TASKS) + 1.6, 4), layout="constrained")
+    panels = figure.subplots(1, len(TASKS), sharey=True)
+    handles: dict[Any, Any] = {}
+    for axes, task in zip(panels, TASKS, strict=True):
+        for number, memory in enumerate(SIZES):
+            draw_memory(axes, options, task, memory, f"C{number}")
+        axes.set_xscale("symlog", linthresh=1)
+        axes.set_title(task)
+        axes.set_xlabel("live memories per layer")
+        axes.set_ylim(-0.05, 1.05)
+        lines, labels = axes.get_legend_handles_labels()
+        handles |= dict(zip(labels, lines, strict=True))
+    panels[0].set_ylabel("success (instruction: share delivered)")
+    figure.legend(handles.values(), handles.keys(), loc="outside right center")
+    figure.savefig(options.out.with_suffix(".png"), dpi=100)
+
+
+def write_table(options: Options) -> None:
+    """Write table and picture of every run there is under `options.runs`."""
+    rows = [
+        table_row(task, variant, results)
+        for task in TASKS
+        for variant in VARIANTS
+        if (results := evaluations(options.runs, f"{task}_{variant}_*"))
+    ]
+    text = f"""# Success against live memories
+
+Written by `python benchmarks/memory_size.py`: PPO with the preset of each task, then 1,000 fresh
+episodes without exploration (`none` draws its actions). Corridor has lengths U(3,200), Portal 5
+rooms, Instruction is the short variant, of which the share of instructions delivered is shown.
+Success: median of the seeds, and their range. Live memories: mean per layer over the evaluation,
+the present step aside. Steps/s: learning included, one core each; {machine()}.
+
+| task | memory | seeds | live | success | range | steps/s |
+|---|---|---|---|---|---|---|
+"""
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(
+        text + "\n".join(rows) + "\n\n![success against live memories](memory_size.png)\n"
+    )
+    write_figure(options)
+
+
+def main(options: Options) -> None:
+    """Run what is missing, seed by seed, and write the table after each run."""
+    check_known("tasks", options.tasks, tuple(TASKS))
+    check_known("memories", options.memories, tuple(VARIANTS))
+    queue = [
+        Run(
+            options.runs / f"{task}_{variant}_{seed}",
+            ["--env", TASKS[task], *VARIANTS[variant], "--seed", str(seed)],
+        )
+        for seed in options.seeds
+        for task in options.tasks
+        for variant in options.memories
+    ]
+    train_all(queue, options.jobs, lambda: write_table(options))
+    print(f"written: {options.out}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,156 @@
+"""MiniGrid's memory tasks: success against steps.
+
+    python benchmarks/minigrid_memory.py                  # all runs, then the table and the picture
+    python benchmarks/minigrid_memory.py --tasks MemoryS7 --memories expire-span lstm --seeds 0
+
+Each run is one `train_rl.py` with the preset of MiniGrid's memory tasks, under --runs; see `runs`
+for how a benchmark is gone on with.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tyro
+from matplotlib.figure import Figure
+from runs import RETURN, Run, check_known, machine, steps_to, train_all
+
+from expire_span.training.metrics_csv import STEPS, read_metrics
+
+TASKS: dict[str, str] = {
+    "MemoryS7": "MiniGrid-MemoryS7-v0",
+    "MemoryS9": "MiniGrid-MemoryS9-v0",
+    "MemoryS13": "MiniGrid-MemoryS13-v0",
+    "MemoryS13Random": "MiniGrid-MemoryS13Random-v0",
+}
+
+MEMORIES = ("expire-span", "transformer-xl", "lstm", "none")
+
+SOLVED = 0.95
+"""Mean return from which a task counts as solved."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run."""
+
+    tasks: tuple[str, ...] = tuple(TASKS)
+    """Tasks, names as in the table."""
+    memories: tuple[str, ...] = MEMORIES
+    """Memories."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds."""
+    total_timesteps: int = 2_000_000
+    """Environment steps of every run."""
+    jobs: int = 1
+    """Runs at a time, one core each."""
+    runs: Path = field(default=Path("runs/benchmark_minigrid_memory"))
+    """Folder of the runs."""
+    out: Path = field(default=Path("docs/benchmarks/minigrid_memory.md"))
+    """File the table is written to; the picture lies beside it."""
+
+
+def curve(folder: Path) -> list[tuple[float, float]]:
+    """Steps, and mean return of the recent 100 episodes."""
+    rows: list[Any] = read_metrics(folder / "metrics.csv")
+    return [(row[STEPS], row[RETURN]) for row in rows if RETURN in row]
+
+
+def folders(options: Options, task: str, memory: str) -> list[Path]:
+    """Folders of the runs there are."""
+    files = options.runs.glob(f"{task}_{memory}_*/evaluation.json")
+    return sorted(file.parent for file in files)
+
+
+def table_row(task: str, memory: str, runs: list[Path]) -> str:
+    """One line of the table: all seeds of one memory on one task."""
+    results = [json.loads((run / "evaluation.json").read_text()) for run in runs]
+    returns = [float(result["mean_reward"]) for result in results]
+    solved = [steps for run in runs if (steps := steps_to(SOLVED, RETURN, run)) is not None]
+    live = [statistics.mean(r["live_memory_mean"]) for r in results if r.get("live_memory_mean")]
+    rate = statistics.median(result["env_steps_per_second"] for result in results)
+    cells = [
+        task,
+        memory,
+        str(len(runs)),
+        f"{statistics.median(returns):.3f}",
+        f"{min(returns):.3f} to {max(returns):.3f}",
+        f"{len(solved)} of {len(runs)}",
+        f"{statistics.median(solved):,.0f}" if solved else "never",
+        f"{statistics.mean(live):.1f}" if live else "",
+        f"{rate:,.0f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def write_figure(options: Options) -> None:
+    """A panel for each task, a line for each run, a colour for each memory."""
+    figure = Figure(figsize=(3.6 * len(TASKS), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(TASKS), sharey=True)
+    for axes, task in zip(panels, TASKS, strict=True):
+        for number, memory in enumerate(MEMORIES):
+            for place, run in enumerate(folders(options, task, memory)):
+                if points := curve(run):
+                    label = None if place else memory
+                    axes.plot(*zip(*points, strict=True), color=f"C{number}", label=label)
+        axes.set_title(task)
+        axes.set_xlabel("environment steps")
+        axes.set_ylim(-0.05, 1.05)
+        if axes.lines:
+            axes.legend()
+    panels[0].set_ylabel("return, mean of 100 episodes")
+    figure.savefig(options.out.with_suffix(".png"), dpi=100)
+
+
+def write_table(options: Options) -> None:
+    """Write table and picture of every run there is under `options.runs`."""
+    rows = [
+        table_row(task, memory, runs)
+        for task in TASKS
+        for memory in MEMORIES
+        if (runs := folders(options, task, memory))
+    ]
+    text = f"""# MiniGrid's memory tasks
+
+Written by `python benchmarks/minigrid_memory.py`: PPO with the preset, then 1,000 fresh episodes
+without exploration. MiniGrid reports no success; the figures are returns, 1 - 0.9 * steps / limit
+for success and 0 otherwise, so a perfect agent is a little below 1. Solved: the mean return of 100
+training episodes reached 0.95 at some time; steps are the median of the seeds that did. Live
+memories: mean per layer over the evaluation. Steps/s: learning included, one core each; {machine()}.
+
+| task | memory | seeds | return | range | solved | steps to 0.95 | live | steps/s |
+|---|---|---|---|---|---|---|---|---|
+"""
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(
+        text + "\n".join(rows) + "\n\n![return against steps](minigrid_memory.png)\n"
+    )
+    write_figure(options)
+
+
+def main(options: Options) -> None:
+    """Run what is missing, seed by seed, and write the table after each run."""
+    check_known("tasks", options.tasks, tuple(TASKS))
+    check_known("memories", options.memories, MEMORIES)
+    queue = [
+        Run(
+            options.runs / f"{task}_{memory}_{seed}",
+            [
+                *("--env", TASKS[task], "--memory", memory, "--seed", str(seed)),
+                *("--total-timesteps", str(options.total_timesteps)),
+            ],
+        )
+        for seed in options.seeds
+        for task in options.tasks
+        for memory in options.memories
+    ]
+    train_all(queue, options.jobs, lambda: write_table(options))
+    print(f"written: {options.out}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,87 @@
+"""Training runs for the benchmarks: each `train_rl.py` once, in a folder of its own.
+
+A run whose folder holds an evaluation.json is not repeated, so a benchmark can be stopped and gone
+on with, and its table always shows every run there is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from expire_span.training.metrics_csv import STEPS, read_metrics
+
+SUCCESS, RETURN = "rollout/success_rate", "rollout/ep_rew_mean"
+"""Columns of a metrics.csv."""
+
+
+class Run(NamedTuple):
+    """A training run: where it goes, and its options."""
+
+    folder: Path
+    words: Sequence[str]
+
+
+def train(run: Run) -> None:
+    """Do a run, unless it has been done. Raises CalledProcessError if it fails."""
+    if (run.folder / "evaluation.json").exists():
+        return
+    if run.folder.exists():
+        shutil.rmtree(run.folder)  # a run that was cut off: its folder is refused, and made by us
+    command = [sys.executable, "train_rl.py", *run.words, "--run-dir", str(run.folder)]
+    command += ["--wandb", "disabled", "--no-progress"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def train_all(queue: Sequence[Run], jobs: int, after_each: Callable[[], None]) -> None:
+    """Do the runs in order, `jobs` at a time, one core each."""
+
+    def one(run: Run) -> None:
+        train(run)
+        after_each()
+        print(f"done: {run.folder.name}", flush=True)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(one, queue))
+
+
+def evaluations(runs: Path, pattern: str) -> list[dict[str, Any]]:
+    """What the runs there are under `runs` were evaluated to, in order of their folders."""
+    files = sorted(runs.glob(f"{pattern}/evaluation.json"))
+    return [json.loads(file.read_text()) for file in files]
+
+
+def steps_to(level: float, key: str, folder: Path) -> float | None:
+    """Environment steps after which `key`, a mean of 100 training episodes, reached `level`.
+
+    Rollouts before the hundredth episode, by the mean length so far, say nothing.
+    """
+    for row in read_metrics(folder / "metrics.csv"):
+        value: Any = row.get(key)
+        if value in (None, "") or float(value) < level:
+            continue
+        steps, length = float(row[STEPS]), float(row["rollout/ep_len_mean"])
+        if steps >= 100 * length:
+            return steps
+    return None
+
+
+def machine() -> str:
+    """What the runs ran on, for the text beside a table."""
+    return f"{os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def check_known(what: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Exit with a message unless all `names` are `known`."""
+    if unknown := set(names) - set(known):
+        sys.exit(f"unknown {what} {sorted(unknown)}; known: {', '.join(known)}")

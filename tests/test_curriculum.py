@@ -1,0 +1,91 @@
+"""Curricula: easier forms first, the next when one is mastered or its steps are used up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from expire_span.train_rl import main
+from expire_span.training import parse
+from expire_span.training.curriculum import STAGE, stage_reached, stages_of
+from expire_span.training.metrics_csv import STEPS, read_metrics
+
+QUICK = [
+    *("--env", "expire_span.envs:ExpireSpan/Portal-v0", "--preset", "none"),
+    *("--env-kwargs", "n_rooms=2", "view_size=3"),
+    *("--total-timesteps", "2048", "--n-envs", "4", "--n-steps", "64", "--eval-episodes", "8"),
+    *("--width", "16", "--n-heads", "2", "--wandb", "disabled", "--no-progress"),
+    *("--no-eval-deterministic",),
+]
+STAGED = ["--curriculum", "n_rooms=1", "n_rooms=1,view_size=5"]
+
+
+def stages(run_dir: Path) -> list[tuple[int, int]]:
+    """Step and stage of every line."""
+    return [
+        (int(row[STEPS]), int(row[STAGE]))
+        for row in read_metrics(run_dir / "metrics.csv")
+        if STAGE in row
+    ]
+
+
+def test_stages_override_the_environments_arguments_and_it_is_last() -> None:
+    config = parse([*QUICK, *STAGED])
+    assert stages_of(config) == [
+        {"n_rooms": 1, "view_size": 3},
+        {"n_rooms": 1, "view_size": 5},
+        {"n_rooms": 2, "view_size": 3},
+    ]
+    assert stage_reached([]) == 0
+    assert stage_reached([{STEPS: 1, STAGE: 1.0}, {STEPS: 2}]) == 1
+
+
+# the views of these two stages differ in size, which no agent can follow
+def test_stage_the_agent_cannot_play_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = ["--run-dir", str(tmp_path / "run")]
+    assert main([*QUICK, *STAGED, *run_dir]) == 2
+    assert "stage 1 of the curriculum" in capsys.readouterr().err
+    assert main([*QUICK, "--curriculum", "n_rooms=99", *run_dir]) == 2
+    assert "n_rooms = 99 is not between" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--curriculum", "n_rooms"], "is not of the form name=value"),
+        (["--curriculum-success", "0"], "curriculum_success = 0.0 is a share above 0"),
+        (["--curriculum-steps", "0"], "curriculum_steps = 0 is below 1"),
+    ],
+)
+def test_invalid_options_are_named(
+    option: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*QUICK, *option]) == 2
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_stages_follow_one_another_and_a_resumed_run_knows_its_own(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    staged = ["--curriculum", "n_rooms=1", "n_rooms=3", "--curriculum-steps", "512"]
+    assert main([*QUICK, *staged, "--run-dir", str(run_dir)]) == 0
+    reached = stages(run_dir)
+    assert [stage for _, stage in reached] == sorted(stage for _, stage in reached)
+    assert {stage for _, stage in reached} == {0, 1, 2}
+    assert max(steps for steps, stage in reached if stage == 0) <= 512 + 256
+    assert json.loads((run_dir / "evaluation.json").read_text())["env_steps"] >= 2048
+    assert main(["--resume", str(run_dir), "--total-timesteps", "2560"]) == 0
+    assert stages(run_dir)[-1][1] == 2
+
+
+def test_stage_is_over_once_it_is_mastered(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    # one room is passed sooner or later, whatever the agent does
+    staged = ["--curriculum", "n_rooms=1", "--curriculum-success", "0.4"]
+    longer = ["--total-timesteps", "12288", "--n-envs", "16"]
+    assert main([*QUICK, *staged, *longer, "--run-dir", str(run_dir)]) == 0
+    assert stages(run_dir)[-1][1] == 1
