@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from torch import Tensor, nn
@@ -100,12 +101,15 @@ class SentenceEncoder(nn.Module):
 
 
 class SymbolEmbedding(nn.Module):
-    """A learned vector for each symbol at each place, less its mean, summed.
+    """A learned vector for each symbol, and one for each symbol at each place, less their mean,
+    summed.
 
-    A linear layer on the one-hot code, centred: most of what a grid world shows is walls and floor,
-    the same at every step, and what matters is a symbol or two that differ. `frequency` is how
-    often each symbol has been seen; subtracting the mean vector leaves an observation's difference
-    from the usual one. `adapt` updates it, between two updates of the weights and never within.
+    A linear layer on the one-hot code, with a part that all places share, so that what is seen at
+    one place is like the same seen at another; and centred: most of what a grid world shows is
+    walls and floor, the same at every step, and what matters is a symbol or two that differ.
+    `frequency` is how often each symbol has been seen; subtracting the mean vector leaves an
+    observation's difference from the usual one. `adapt` updates it, between two updates of the
+    weights and never within.
 
     Shapes: (N, *space.shape) float or integer -> (N, width). Indices above the last symbol of a
     place count as that symbol.
@@ -113,6 +117,7 @@ class SymbolEmbedding(nn.Module):
 
     last_symbol: Tensor
     first_row: Tensor
+    shared_row: Tensor
     frequency: Tensor
     n_seen: Tensor
 
@@ -123,15 +128,17 @@ class SymbolEmbedding(nn.Module):
         first_row = np.concatenate([[0], n_symbols.cumsum()[:-1]])
         self.register_buffer("last_symbol", torch.as_tensor(n_symbols - 1))
         self.register_buffer("first_row", torch.as_tensor(first_row))
+        self.register_buffer("shared_row", torch.as_tensor(_shared_rows(space.shape, n_symbols)))
         self.register_buffer("frequency", torch.zeros(int(n_symbols.sum())))
         self.register_buffer("n_seen", torch.zeros((), dtype=torch.int64))
-        self.bag = nn.EmbeddingBag(int(n_symbols.sum()), width, mode="sum")
-        nn.init.normal_(self.bag.weight, std=0.5)
+        self.at_place = nn.Parameter(0.5 * torch.randn(int(n_symbols.sum()), width))
+        self.anywhere = nn.Parameter(0.5 * torch.randn(int(self.shared_row.max()) + 1, width))
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, symbols: Tensor) -> Tensor:
-        mean = self.frequency @ self.bag.weight
-        return torch.relu(self.bag(self._rows(symbols)) - mean + self.bias)
+        vectors = self.at_place + self.anywhere[self.shared_row]
+        summed = nn.functional.embedding_bag(self._rows(symbols), vectors, mode="sum")
+        return torch.relu(summed - self.frequency @ vectors + self.bias)
 
     def _rows(self, symbols: Tensor) -> Tensor:
         return symbols.flatten(1).long().minimum(self.last_symbol) + self.first_row
@@ -142,6 +149,19 @@ class SymbolEmbedding(nn.Module):
         n_new = symbols.shape[0]
         counts = torch.bincount(self._rows(symbols).flatten(), minlength=len(self.frequency))
         follow(self.frequency, counts / n_new, self.n_seen, n_new)
+
+
+def _shared_rows(shape: tuple[int, ...], n_symbols: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The row that a symbol has in common at all places, for every symbol of every place.
+
+    Places hold the same kind of symbol if there are as many of them and, in a picture, they are of
+    the same channel.
+    """
+    channel = np.arange(n_symbols.size) % (shape[-1] if len(shape) == 3 else 1)
+    _, kind = np.unique(np.stack([channel, n_symbols]), axis=1, return_inverse=True)
+    first_row = np.concatenate([[0], n_symbols[np.unique(kind, return_index=True)[1]].cumsum()])
+    symbol = [first_row[k] + np.arange(n) for k, n in zip(kind, n_symbols, strict=True)]
+    return np.concatenate(symbol)
 
 
 class ScaledCNN(nn.Module):

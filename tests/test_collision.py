@@ -92,5 +92,5 @@ def test_invalid_arguments_are_named() -> None:
         CollisionEnv(render_mode="human")
     env = CollisionEnv()
     env.reset(seed=0)
-    with pytest.raises(ValueError, match="is none of 0 .north-west"):
+    with pytest.raises(ValueError, match="is none of 0"):
         env.step(np.int64(4))
