@@ -149,18 +149,18 @@ class FeedForward(nn.Sequential):
 
 @torch.no_grad()
 def initialise(attention: MemoryAttention, ffn: FeedForward) -> None:
-    """Orthogonal weights, as SB3 initialises its networks, and queries that are sharp keys.
+    """Orthogonal weights, as in SB3, and sharp queries that look for likeness.
 
     With torch's default weights the first logits are within +-0.3, so each of N memories gets a
-    share of 1/N, the one that matters too. Here they spread by +-2, and reinforcement learning,
-    which sees few decisions, has a gradient to start from. And as a step's query begins as its own
-    key, it first reads the memories that are like it: "what was it like the last time I was here"
-    is what most tasks ask, and need not be learned. (docs/experiments.md, Portal)
+    share of 1/N, the one that matters too. Here they spread by +-2, some head happens to favour
+    it, and reinforcement learning, which sees few decisions, has a gradient to start from. And a
+    step's query begins as half its own key, so that memories of steps like it are read more: "what
+    was it like the last time I was here" need not be learned (docs/experiments.md, Portal).
     """
     key, value = attention.key_value.weight.chunk(2)
-    for weight in (key, value):
+    for weight in (key, value, attention.query.weight):
         nn.init.orthogonal_(weight)
-    attention.query.weight.copy_(QUERY_GAIN * key)
+    attention.query.weight.add_(key).mul_(QUERY_GAIN / math.sqrt(2))
     nn.init.orthogonal_(attention.out.weight)
     into, back = (module for module in ffn if isinstance(module, nn.Linear))
     nn.init.orthogonal_(into.weight, gain=math.sqrt(2))
