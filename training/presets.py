@@ -70,6 +70,32 @@ def portal(total_timesteps: int, *n_rooms: int) -> Mapping[str, AlgorithmPreset]
     }
 
 
+DENSE_VILLAGE: Options = {"n_rooms": 2, "ask_rate": 0.3, "walk_rate": 0.2, "max_open": 6}
+"""Instruction with short ways and many instructions, cut off early."""
+
+INSTRUCTION = AlgorithmPreset(
+    run={
+        "total_timesteps": 3_497_984,  # 427 rollouts
+        "n_envs": 64,
+        # from the start at the full price of false messages, an agent learns to say nothing
+        "curriculum": (
+            {**DENSE_VILLAGE, "max_steps": 400, "false_reward": -0.01},
+            {**DENSE_VILLAGE, "max_steps": 400, "false_reward": -0.1},
+        ),
+        "curriculum_steps": 1_000_000,
+    },
+    hyper_parameters={
+        "learning_rate": 1e-3,
+        "n_steps": 128,
+        "n_epochs": 4,
+        "gamma": 0.95,  # a message is paid for at once
+        "gae_lambda": 0.9,
+        "target_kl": 0.05,
+        "ent_coef": 0.003,
+    },
+    memories={"expire-span": {"max_span": 512.0, "ramp": 16.0, "initial_span": 0.5}},
+)
+
 PRESETS: dict[str, Preset] = {
     "corridor": Preset(
         environments=("ExpireSpan/Corridor-v0",),
@@ -98,10 +124,13 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "portal-3": Preset(("ExpireSpan/Portal-3-v0",), portal(1_998_848)),  # 244 rollouts
-    "portal": Preset(
+    "portal": Preset(  # 488 rollouts
         ("ExpireSpan/Portal-v0", "ExpireSpan/Portal-5-v0"), portal(3_997_696, 3)
-    ),  # 488
-    "portal-10": Preset(("ExpireSpan/Portal-10-v0",), portal(7_995_392, 3, 5)),  # 976
+    ),
+    "portal-10": Preset(("ExpireSpan/Portal-10-v0",), portal(7_995_392, 3, 5)),  # 976 rollouts
+    "instruction": Preset(
+        ("ExpireSpan/Instruction-v0", "ExpireSpan/Instruction-short-v0"), {"ppo": INSTRUCTION}
+    ),
     "none": Preset(),
 }
 """Every preset by name. `none` is the library's defaults, for all other environments."""
