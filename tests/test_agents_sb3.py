@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor, nn
 
 from expire_span.agents import MemoryA2C, MemoryPPO, make_vec_env
+from expire_span.agents.extractors import SymbolEmbedding
 from expire_span.memory import MEMORIES, state_bytes
 
 CORRIDOR = "expire_span.envs:ExpireSpan/Corridor-v0"
@@ -300,3 +301,15 @@ def test_normalised_environments(algorithm: Any, tmp_path: Path) -> None:
     again.training = False
     loaded = assert_same_after_saving(model, tmp_path)
     assert np.isfinite(evaluate_policy(loaded, again, n_eval_episodes=2)[0])
+
+
+def test_symbols_are_alike_wherever_they_are_seen() -> None:
+    torch.manual_seed(0)
+    space = spaces.Box(np.zeros(4, np.uint8), np.array([5, 9, 5, 9], np.uint8), dtype=np.uint8)
+    embedding = SymbolEmbedding(space, 256)
+    seen = torch.tensor([[1, 0, 2, 0], [2, 0, 1, 0], [3, 0, 4, 0]])
+    swapped, same, other = (embedding(seen[i : i + 1]).flatten() for i in (1, 0, 2))
+    likeness = torch.nn.functional.cosine_similarity
+    assert likeness(swapped, same, dim=0) > likeness(swapped, other, dim=0)
+    # places that hold another kind of symbol share nothing
+    assert len(embedding.anywhere) == 6 + 10
