@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .instruction import Walk
+from .instruction_world import Walk
 from .language import CHARACTERS, decode
 
 PATIENCE = 10

@@ -12,7 +12,8 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from .chances import ChanceTable
-from .instruction import (
+from .instruction import InstructionEnv
+from .instruction_world import (
     EVENT,
     FIFTH,
     FIRST,
@@ -20,7 +21,6 @@ from .instruction import (
     N_CHANCES,
     SECOND,
     THIRD,
-    InstructionEnv,
     World,
     draw_start,
     sentence_space,
