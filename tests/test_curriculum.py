@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from expire_span.agents import MemoryPPO
 from expire_span.train_rl import main
 from expire_span.training import parse
 from expire_span.training.curriculum import STAGE, stage_reached, stages_of
@@ -89,3 +90,22 @@ def test_stage_is_over_once_it_is_mastered(tmp_path: Path) -> None:
     longer = ["--total-timesteps", "12288", "--n-envs", "16"]
     assert main([*QUICK, *staged, *longer, "--run-dir", str(run_dir)]) == 0
     assert stages(run_dir)[-1][1] == 1
+
+
+def test_a_stage_is_not_measured_by_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Advantages are normalised by no less than the largest deviation met so far; one from an
+    easier stage would keep a harder one's small, beside an entropy bonus as strong as ever."""
+    scales: list[tuple[int, float]] = []
+    begin_update = MemoryPPO._begin_update
+
+    def watched(model: MemoryPPO) -> None:
+        scales.append((model.num_timesteps, model.advantage_scale))
+        begin_update(model)
+
+    monkeypatch.setattr(MemoryPPO, "_begin_update", watched)
+    staged = ["--curriculum", "n_rooms=1", "--curriculum-steps", "512"]
+    assert main([*QUICK, *staged, "--run-dir", str(tmp_path / "run")]) == 0
+    fresh = [steps for steps, scale in scales if scale == 0]
+    assert len(fresh) == 2 and fresh[0] == 256

@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 import expire_span.envs  # noqa: F401  (registers the environments)
 from expire_span.agents import CheckpointError, make_vec_env
 from expire_span.agents.base import MemoryOnPolicyAlgorithm
+from expire_span.agents.span_control import make_span_control
 
 from . import plots
 from .arguments import UserError, as_sections
@@ -200,6 +201,9 @@ def _begin_stage(session: Session, stage: int) -> None:
     assert model.env is not None
     model.env.close()
     model.set_env(vec_env)
+    # what returns and advantages were like in the stage before is no measure for this one
+    model.advantage_scale = 0.0
+    model.span_control = make_span_control(model.span_coef, model.target_live)
 
 
 def evaluate(session: Session) -> Evaluation:
