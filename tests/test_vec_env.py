@@ -87,9 +87,13 @@ def test_native_form_equals_sb3s_dummy_vec_env_of_single_forms(env_id: str, play
     np.testing.assert_array_equal(obs, dummy.reset())
     assert native.unwrapped.reset_infos == dummy.unwrapped.reset_infos
     oracle: Any = load_env_creator(ENVIRONMENTS[env_id].oracle)()
-    rng = np.random.default_rng(0)
-    while episodes < n:
-        actions = rng.integers(3, size=n) if player == "random" else oracle.act(obs, starts)
+    native.action_space.seed(0)
+    most_steps = {"random": 3000, "oracle": 100_000}[player]  # episodes can be long
+    while episodes < n and most_steps:
+        most_steps -= 1
+        actions = oracle.act(obs, starts)
+        if player == "random":
+            actions = np.stack([native.action_space.sample() for _ in range(n)])
         obs, rewards, starts, infos = native.step(actions)
         their_obs, their_rewards, their_dones, their_infos = dummy.step(actions)
         np.testing.assert_array_equal(obs, their_obs)
