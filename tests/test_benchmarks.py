@@ -106,3 +106,11 @@ def test_retention_counts_from_the_first_solved_evaluation(tmp_path: Path) -> No
     assert row[1:7] == ["0", "100,000", "100,000", "0.980", "1.000", "0.970"]
     assert row[7:] == ["0.700", "9.0", "12.0", "9.5"]
     assert out.with_suffix(".png").stat().st_size > 10_000
+
+
+def test_environments_are_all_measured(tmp_path: Path) -> None:
+    environments = importlib.import_module("environments")
+    out = tmp_path / "docs" / "table.md"
+    environments.main(environments.Options(n_envs=2, steps=5, repeats=1, out=out))
+    for env_id in environments.ENVIRONMENTS:
+        assert int(cells(out.read_text(), f"`{env_id}`")[1].replace(",", "")) > 0
