@@ -105,8 +105,9 @@ class SymbolEmbedding(nn.Module):
     summed.
 
     A linear layer on the one-hot code, with a part that all places share, so that what is seen at
-    one place is like the same seen at another; and centred: most of what a grid world shows is
-    walls and floor, the same at every step, and what matters is a symbol or two that differ.
+    one place can be like the same seen at another (it begins at 0); and centred: most of what a
+    grid world shows is walls and floor, the same at every step, and what matters is a symbol or two
+    that differ.
     `frequency` is how often each symbol has been seen; subtracting the mean vector leaves an
     observation's difference from the usual one. `adapt` updates it, between two updates of the
     weights and never within.
@@ -132,7 +133,7 @@ class SymbolEmbedding(nn.Module):
         self.register_buffer("frequency", torch.zeros(int(n_symbols.sum())))
         self.register_buffer("n_seen", torch.zeros((), dtype=torch.int64))
         self.at_place = nn.Parameter(0.5 * torch.randn(int(n_symbols.sum()), width))
-        self.anywhere = nn.Parameter(0.5 * torch.randn(int(self.shared_row.max()) + 1, width))
+        self.anywhere = nn.Parameter(torch.zeros(int(self.shared_row.max()) + 1, width))
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, symbols: Tensor) -> Tensor:
