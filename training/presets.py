@@ -96,6 +96,23 @@ INSTRUCTION = AlgorithmPreset(
     memories={"expire-span": {"max_span": 512.0, "ramp": 16.0, "initial_span": 0.5}},
 )
 
+COLLISION = AlgorithmPreset(
+    run={"total_timesteps": 802_816, "n_envs": 64},  # 98 rollouts
+    hyper_parameters={
+        "learning_rate": 1e-3,
+        "learning_rate_schedule": "linear",
+        "n_steps": 128,
+        "n_epochs": 4,
+        "gamma": 0.0,  # an answer is paid for at once and changes nothing
+        "gae_lambda": 0.0,
+        "ent_coef": 0.003,
+    },
+    memories={
+        "expire-span": {"max_span": 128.0, "ramp": 16.0, "initial_span": 0.5},
+        "transformer-xl": {"window": 80},
+    },
+)
+
 PRESETS: dict[str, Preset] = {
     "corridor": Preset(
         environments=("ExpireSpan/Corridor-v0",),
@@ -128,6 +145,7 @@ PRESETS: dict[str, Preset] = {
         ("ExpireSpan/Portal-v0", "ExpireSpan/Portal-5-v0"), portal(3_997_696, 3)
     ),
     "portal-10": Preset(("ExpireSpan/Portal-10-v0",), portal(7_995_392, 3, 5)),  # 976 rollouts
+    "collision": Preset(("ExpireSpan/Collision-v0",), {"ppo": COLLISION}),
     "instruction": Preset(
         ("ExpireSpan/Instruction-v0", "ExpireSpan/Instruction-short-v0"), {"ppo": INSTRUCTION}
     ),
