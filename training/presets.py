@@ -48,6 +48,28 @@ CORRIDOR_MEMORIES: dict[str, Options] = {
 }
 
 
+LONG_CORRIDOR = AlgorithmPreset(
+    run={
+        "env_kwargs": {"max_length": 10_000},
+        "total_timesteps": 9_994_240,  # 610 rollouts
+        "n_envs": 64,
+        "curriculum": tuple({"max_length": n} for n in (200, 400, 800, 1600, 3200, 6400)),
+        "curriculum_success": 0.98,
+        "eval_episodes": 100,
+    },
+    hyper_parameters={
+        "learning_rate": 1e-3,
+        "learning_rate_schedule": "linear",
+        "n_steps": 256,  # the longer the corridors, the fewer decisions in a step
+        "n_epochs": 4,
+        "ent_coef": 0.003,
+    },
+    # spans begin at 328 steps; each stage makes those of the cues twice as long as it needs
+    memories={"expire-span": {"max_span": 32_768.0, "ramp": 16.0, "initial_span": 0.01}},
+)
+"""Corridors of up to 10,000 cells, by --preset corridor-10000."""
+
+
 def portal(total_timesteps: int, *n_rooms: int) -> Mapping[str, AlgorithmPreset]:
     """PPO on Portal, with shorter chains of `n_rooms` first."""
     return {
@@ -82,18 +104,19 @@ INSTRUCTION = AlgorithmPreset(
             {**DENSE_VILLAGE, "max_steps": 400, "false_reward": -0.01},
             {**DENSE_VILLAGE, "max_steps": 400, "false_reward": -0.1},
         ),
-        "curriculum_steps": 1_000_000,
+        "curriculum_steps": 800_000,
     },
     hyper_parameters={
         "learning_rate": 1e-3,
+        "learning_rate_schedule": "linear",
         "n_steps": 128,
         "n_epochs": 4,
-        "gamma": 0.95,  # a message is paid for at once
-        "gae_lambda": 0.9,
+        "gamma": 0.0,  # a message is paid for at once
+        "gae_lambda": 0.0,
         "target_kl": 0.05,
         "ent_coef": 0.003,
     },
-    memories={"expire-span": {"max_span": 512.0, "ramp": 16.0, "initial_span": 0.5}},
+    memories={"expire-span": {"max_span": 256.0, "ramp": 16.0, "initial_span": 0.5}},
 )
 
 COLLISION = AlgorithmPreset(
@@ -140,6 +163,7 @@ PRESETS: dict[str, Preset] = {
             ),
         },
     ),
+    "corridor-10000": Preset(algorithms={"ppo": LONG_CORRIDOR}),
     "portal-3": Preset(("ExpireSpan/Portal-3-v0",), portal(1_998_848)),  # 244 rollouts
     "portal": Preset(  # 488 rollouts
         ("ExpireSpan/Portal-v0", "ExpireSpan/Portal-5-v0"), portal(3_997_696, 3)
