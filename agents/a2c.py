@@ -78,7 +78,7 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         value = value_loss(evaluation.values_BT, segment.returns)
         entropy = entropy_loss(evaluation.entropy_BT, evaluation.log_prob_BT)
         loss = policy + self.ent_coef * entropy + self.vf_coef * value
-        loss = loss + self._memory_loss(evaluation.aux)
+        loss = loss + self._memory_loss(evaluation)
         self._descend(loss)
         self._n_updates += 1
         buffer = self.rollout_buffer
@@ -87,5 +87,7 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         self.logger.record("train/policy_loss", policy.item())
         self.logger.record("train/value_loss", value.item())
         self.logger.record("train/entropy_loss", entropy.item())
+        if evaluation.prediction_loss is not None:
+            self.logger.record("train/prediction_loss", evaluation.prediction_loss.item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self._end_update([(segment, evaluation.aux)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import Any, ClassVar
 
@@ -42,6 +43,11 @@ ADVANTAGE_SCALE_DECAY = 0.9999
 divided by. Once a task is solved the advantages are noise; scaled up to unit variance, as usual,
 they turn a policy with hardly any entropy over, however well the memory keeps what it needs."""
 
+LEAST_STEP = 0.05
+"""Adam undoes that floor: its steps do not depend on the size of the gradient. So the learning rate
+shrinks with the advantages too, to the share of their deviation in the largest, and no further than
+this. Should a solved policy begin to fail, advantages grow, and with them the steps."""
+
 
 class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     """SB3's on-policy loop with a memory that lasts for an episode.
@@ -52,6 +58,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     :param memory_kwargs: its options, the fields of its config dataclass
     :param span_coef: weight alpha of the span loss, or "auto": press only while the return allows
     :param target_live: with "auto", mean live memories per layer below which nothing is pressed
+    :param prediction_coef: weight of the loss of predicting the next observation, which teaches the
+        memory what to look up where rewards are rare; 0 predicts nothing
     :param n_envs: environments to make when `env` is an id (16 unless given)
     :param rescue_path: where the model is saved if training must stop for a value not finite
 
@@ -67,6 +75,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     """Name under which checkpoints are saved; a sub-class loads those of its parent."""
     policy: MemoryActorCriticPolicy
     rollout_buffer: MemoryRolloutBuffer
+    normalize_advantage: bool
     advantage_scale: float = 0.0
     """Least standard deviation that normalised advantages are divided by."""
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = POLICY_ALIASES  # type: ignore[assignment]
@@ -81,6 +90,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         memory_kwargs: dict[str, Any] | None = None,
         span_coef: SpanCoef = "auto",
         target_live: float | None = None,
+        prediction_coef: float = 0.0,
         n_envs: int | None = None,
         rescue_path: str = "rescued_model.zip",
         policy_kwargs: dict[str, Any] | None = None,
@@ -102,6 +112,12 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             raise ValueError(f"n_steps = {kwargs['n_steps']} is below 1; use 1 or more")
         self.span_coef, self.target_live = span_coef, target_live
         self.span_control = make_span_control(span_coef, target_live)
+        if not 0 <= prediction_coef < math.inf:
+            raise ValueError(
+                f"prediction_coef = {prediction_coef} must be a number of at least 0; 0 predicts "
+                "nothing"
+            )
+        self.prediction_coef = prediction_coef
         self.rescue_path = rescue_path
         self._rng = np.random.default_rng(seed)
         self._last_state: State | None = None
@@ -111,6 +127,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         policy_kwargs = {
             "memory": memory,
             "memory_kwargs": dict(memory_kwargs or {}),
+            "predicts": prediction_coef > 0,
             **(policy_kwargs or {}),
         }
         super().__init__(
@@ -225,13 +242,19 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     def _begin_update(self) -> None:
         """Set what an update needs before its first minibatch."""
         self.policy.set_training_mode(True)
+        spread = float(self.rollout_buffer.advantages.std())
+        self.advantage_scale = max(spread, ADVANTAGE_SCALE_DECAY * self.advantage_scale)
         self._update_learning_rate(self.policy.optimizer)
-        self.advantage_scale = max(
-            float(self.rollout_buffer.advantages.std()),
-            ADVANTAGE_SCALE_DECAY * self.advantage_scale,
-        )
+        if self.normalize_advantage and self.advantage_scale > 0:
+            self._shorten_steps(max(LEAST_STEP, spread / self.advantage_scale))
         returns = [info["r"] for info in self.ep_info_buffer or ()]
         self.span_control.update(returns, self._live_mean())
+
+    def _shorten_steps(self, share: float) -> None:
+        """Let the optimizer take `share` of the scheduled step in this update."""
+        for group in self.policy.optimizer.param_groups:
+            group["lr"] *= share
+        self.logger.record("train/learning_rate", self.policy.optimizer.param_groups[0]["lr"])
 
     def _live_mean(self) -> float:
         live = self._live(self._last_state)
@@ -242,9 +265,16 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             segment.observations, segment.actions, segment.state, segment.episode_starts
         )
 
-    def _memory_loss(self, aux: Aux) -> Tensor:
-        """The pressure on spans, and the memory's own loss if it has one."""
-        return self.span_control.loss(aux) + (0.0 if aux.memory_loss is None else aux.memory_loss)
+    def _memory_loss(self, evaluation: Evaluation) -> Tensor:
+        """What shapes the memory: the pressure on spans, its own loss and that of predicting, if
+        there are such."""
+        aux, prediction = evaluation.aux, evaluation.prediction_loss
+        loss = self.span_control.loss(aux)
+        if aux.memory_loss is not None:
+            loss = loss + aux.memory_loss
+        if prediction is not None:
+            loss = loss + self.prediction_coef * prediction
+        return loss
 
     def _descend(self, loss: Tensor) -> None:
         """One optimizer step, or none if the loss or a gradient is not finite."""

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from expire_span.memory import Aux, Memory, State, make_memory
 
 from .extractors import ObservationExtractor
+from .prediction import NextFeatures, prediction_loss
 
-STEADY_ADAM: dict[str, Any] = {"eps": 1e-4, "betas": (0.9, 0.99), "fused": True}
+STEADY_ADAM: dict[str, Any] = {"eps": 1e-5, "betas": (0.9, 0.99), "fused": True}
 """Adam's step does not depend on the size of the gradient. Once a task is solved only noise is left
 of it, and Adam walks on at full step; after a quiet time the first large gradient moves the weights
 many steps at once. A larger eps lets small gradients be small, a shorter memory of their size takes
@@ -36,12 +37,14 @@ class Step(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What a policy says of a rollout's actions: (B, T) each; entropy is None where unknown."""
+    """What a policy says of a rollout's actions: (B, T) each; entropy is None where unknown, and
+    the loss of predicting what they led to None unless the policy predicts."""
 
     values_BT: Tensor
     log_prob_BT: Tensor
     entropy_BT: Tensor | None
     aux: Aux
+    prediction_loss: Tensor | None
 
 
 class MemoryActorCriticPolicy(ActorCriticPolicy):
@@ -50,12 +53,13 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
     Acting (`act`), bootstrapping (`values_of`), `predict` (all three by `Memory.step`) and learning
     (`evaluate_rollout`, by `Memory.unroll`) read the same memory. Takes all of SB3's
     `policy_kwargs` but `share_features_extractor`; `net_arch` (layers behind the memory) is empty
-    unless given.
+    unless given. With `predicts` it also learns to predict what its actions lead to (`prediction`).
 
     Raises ValueError for an unknown memory or an unsupported space.
     """
 
     memory: Memory
+    predictor: NextFeatures | None
 
     def __init__(
         self,
@@ -65,6 +69,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         *args: Any,
         memory: str = "expire-span",
         memory_kwargs: dict[str, Any] | None = None,
+        predicts: bool = False,
         net_arch: list[int] | dict[str, list[int]] | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] = ObservationExtractor,
         normalize_images: bool = True,
@@ -81,6 +86,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
                 "and the critic; leave it True and use net_arch for separate layers behind it"
             )
         self.memory_name, self.memory_kwargs = memory, dict(memory_kwargs or {})
+        self.predicts = predicts
         super().__init__(
             observation_space,
             action_space,
@@ -98,12 +104,21 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
-        return data | {"memory": self.memory_name, "memory_kwargs": self.memory_kwargs}
+        return data | {
+            "memory": self.memory_name,
+            "memory_kwargs": self.memory_kwargs,
+            "predicts": self.predicts,
+        }
 
     def _build_mlp_extractor(self) -> None:
         self.memory = make_memory(self.memory_name, self.features_dim, **self.memory_kwargs)
         self.mlp_extractor = MlpExtractor(
             self.memory.dim_out, self.net_arch, self.activation_fn, device=self.device
+        )
+        self.predictor = (
+            NextFeatures(self.memory.dim_out, self.action_space, self.features_dim)
+            if self.predicts
+            else None
         )
 
     def _build(self, lr_schedule: Schedule) -> None:
@@ -197,11 +212,16 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         distribution = self._get_action_dist_from_latent(latent_pi)
         log_prob = distribution.log_prob(actions_BT.flatten(0, 1))
         entropy = distribution.entropy()
+        foresight = None
+        if self.predictor is not None:
+            predicted_BTE = self.predictor(memory_BTD, actions_BT)
+            foresight = prediction_loss(predicted_BTE, features_BTE, starts_BT)
         return Evaluation(
             self.value_net(latent_vf).view(B, T),
             log_prob.view(B, T),
             None if entropy is None else entropy.view(B, T),
             aux,
+            foresight,
         )
 
     def _features(self, obs: PyTorchObs) -> Tensor:

@@ -151,8 +151,11 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         value = value_loss(evaluation.values_BT, segment.returns, segment.old_values, clip_range_vf)
         entropy = entropy_loss(evaluation.entropy_BT, evaluation.log_prob_BT)
         loss = policy.loss + self.ent_coef * entropy + self.vf_coef * value
-        loss = loss + self._memory_loss(evaluation.aux)
+        loss = loss + self._memory_loss(evaluation)
         figures = torch.stack(
             [policy.loss, value, entropy, loss, policy.approx_kl, policy.clip_fraction]
         ).tolist()
-        return loss, evaluation.aux, dict(zip(FIGURES, figures, strict=True))
+        named = dict(zip(FIGURES, figures, strict=True))
+        if evaluation.prediction_loss is not None:
+            named["prediction_loss"] = evaluation.prediction_loss.item()
+        return loss, evaluation.aux, named

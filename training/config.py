@@ -102,7 +102,8 @@ class OnPolicyOptions:
     """Norm to which gradients are clipped."""
     normalize_advantage: bool = True
     """Whether advantages are scaled to mean 0 and deviation 1 in every minibatch; never scaled up
-    to more than they were at their largest, so that noise stays small once a task is solved."""
+    to more than they were at their largest, so that noise stays small once a task is solved, and
+    the learning rate shrinks with them."""
     use_sde: bool = False
     """Whether to explore by state-dependent noise (gSDE); for continuous actions only."""
     sde_sample_freq: int = -1
@@ -112,6 +113,9 @@ class OnPolicyOptions:
     allows it."""
     target_live: float | None = None
     """With span-coef auto: live memories per layer below which nothing is shortened."""
+    prediction_coef: float = 0.0
+    """Weight of the loss of predicting the features of the next observation, which teaches the
+    memory what to look up where rewards are rare; 0 predicts nothing."""
     net_arch: tuple[int, ...] = ()
     """Units of the layers between the memory and the action and value heads; none by default."""
     stats_window_size: int = 100
