@@ -30,6 +30,30 @@ from stable_baselines3.common.vec_env.base_vec_env import (
 Info = dict[str, Any]
 
 
+class MiniGridTask(gym.ObservationWrapper[Any, Any, Any]):
+    """A MiniGrid environment as an SB3 algorithm can play it: the image without the mission's text.
+
+    MiniGrid's tasks pay only for success, and report none: at the end of an episode
+    `info["is_success"]` says whether the last step was paid for.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        assert isinstance(env.observation_space, gym.spaces.Dict)
+        self.observation_space = env.observation_space["image"]
+
+    def observation(self, observation: Any) -> Any:
+        """The image of what MiniGrid shows."""
+        return observation["image"]
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, Info]:
+        """MiniGrid's step, with `is_success` at the end of an episode."""
+        obs, reward, terminated, truncated, info = super().step(action)
+        if terminated or truncated:
+            info.setdefault("is_success", float(reward) > 0)
+        return obs, reward, terminated, truncated, info
+
+
 class GymnasiumVecEnv(VecEnv):
     """An SB3 `VecEnv` over a gymnasium vector environment.
 
@@ -215,8 +239,8 @@ def make_vec_env(
     """`n_envs` environments of one id, ready for an SB3 algorithm and watched by `VecMonitor`.
 
     The native vector form is used if the id has one that resets within the step, and there is no
-    `wrapper_class`; otherwise one single environment after another. MiniGrid's observations are
-    reduced to their image if they still contain the mission text after wrapping.
+    `wrapper_class`; otherwise one single environment after another. MiniGrid environments whose
+    observations still contain the mission's text after wrapping become a `MiniGridTask`.
 
     `env_id` may name the module that registers it: "module:id". Environment i is seeded with
     `seed` + i at the first reset.
@@ -290,7 +314,5 @@ def _make_single(
     space = env.observation_space
     if isinstance(space, gym.spaces.Dict) and {"image", "mission"} <= space.keys():
         if space["mission"].dtype == np.dtype(str):  # text, which SB3 cannot take
-            from minigrid.wrappers import ImgObsWrapper  # an optional package, for its own ids
-
-            env = ImgObsWrapper(env)  # type: ignore[no-untyped-call]
+            env = MiniGridTask(env)
     return env

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from expire_span.training.curriculum import STAGE
 from expire_span.training.metrics_csv import STEPS, read_metrics
 
 SUCCESS, RETURN = "rollout/success_rate", "rollout/ep_rew_mean"
@@ -64,14 +65,19 @@ def evaluations(runs: Path, pattern: str) -> list[dict[str, Any]]:
 def steps_to(level: float, key: str, folder: Path) -> float | None:
     """Environment steps after which `key`, a mean of 100 training episodes, reached `level`.
 
-    Rollouts before the hundredth episode, by the mean length so far, say nothing.
+    Of a curriculum the last stage alone counts. Rollouts before its hundredth episode, by the mean
+    length so far, say nothing.
     """
-    for row in read_metrics(folder / "metrics.csv"):
+    rows = read_metrics(folder / "metrics.csv")
+    stage = [float(row.get(STAGE) or 0) for row in rows]
+    first = stage.index(stage[-1]) if rows else 0
+    began = float(rows[first - 1][STEPS]) if first else 0.0
+    for row in rows[first:]:
         value: Any = row.get(key)
         if value in (None, "") or float(value) < level:
             continue
         steps, length = float(row[STEPS]), float(row["rollout/ep_len_mean"])
-        if steps >= 100 * length:
+        if steps - began >= 100 * length:
             return steps
     return None
 

@@ -302,6 +302,19 @@ def test_minigrid_ids_work_without_importing_minigrid_and_lose_their_text() -> N
     assert isinstance(obs, np.ndarray) and obs.shape == (2, 7, 7, 3)
 
 
+def test_minigrid_episodes_succeed_when_their_end_is_paid_for() -> None:
+    env = make_vec_env("MiniGrid-MemoryS7-v0", 8, seed=0)
+    env.reset()
+    rng = np.random.default_rng(0)
+    paid: set[bool] = set()
+    while paid != {False, True}:
+        _, rewards, dones, infos = env.step(rng.integers(0, 3, size=8))
+        assert all(("is_success" in info) == done for info, done in zip(infos, dones, strict=True))
+        for i in np.flatnonzero(dones):
+            assert infos[i]["is_success"] is bool(rewards[i] > 0)
+            paid.add(infos[i]["is_success"])
+
+
 def test_unknown_ids_are_answered_with_the_nearest_known_ones() -> None:
     with pytest.raises(
         ValueError, match=r"'CartPole-v9' is not registered; near it: .*CartPole-v1"

@@ -136,6 +136,32 @@ COLLISION = AlgorithmPreset(
     },
 )
 
+
+def minigrid_memory(total_timesteps: int, *curriculum: Options) -> Mapping[str, AlgorithmPreset]:
+    """PPO on MiniGrid's memory task. Where the hall is short both ends of it are in view, and
+    success comes without a memory; that leads to looking back where it is long."""
+    return {
+        "ppo": AlgorithmPreset(
+            run={
+                "total_timesteps": total_timesteps,
+                "n_envs": 64,
+                "curriculum": ({"size": 7}, *curriculum),
+                "curriculum_success": 0.9,
+            },
+            hyper_parameters={
+                "learning_rate": 1e-3,
+                "learning_rate_schedule": "linear",
+                "n_steps": 128,
+                "batch_size": 1024,
+                "n_epochs": 4,
+                "target_kl": 0.03,
+                "ent_coef": 0.01,
+                "prediction_coef": 0.5,
+            },
+        )
+    }
+
+
 PRESETS: dict[str, Preset] = {
     "corridor": Preset(
         environments=("ExpireSpan/Corridor-v0",),
@@ -172,6 +198,13 @@ PRESETS: dict[str, Preset] = {
     "collision": Preset(("ExpireSpan/Collision-v0",), {"ppo": COLLISION}),
     "instruction": Preset(
         ("ExpireSpan/Instruction-v0", "ExpireSpan/Instruction-short-v0"), {"ppo": INSTRUCTION}
+    ),
+    "minigrid-memory-s13": Preset(  # 245 rollouts
+        ("MiniGrid-MemoryS13-v0",),
+        minigrid_memory(2_007_040, {"size": 13, "random_length": True}),
+    ),
+    "minigrid-memory-s13-random": Preset(  # 245 rollouts
+        ("MiniGrid-MemoryS13Random-v0",), minigrid_memory(2_007_040)
     ),
     "none": Preset(),
 }
