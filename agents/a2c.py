@@ -73,7 +73,7 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         evaluation = self._evaluate(segment)
         advantages = segment.advantages
         if self.normalize_advantage:
-            advantages = normalize(advantages, self.advantage_scale)
+            advantages = normalize(advantages, self.advantage_scale.largest)
         policy = -(advantages * evaluation.log_prob_BT).mean()
         value = value_loss(evaluation.values_BT, segment.returns)
         entropy = entropy_loss(evaluation.entropy_BT, evaluation.log_prob_BT)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from expire_span.memory import MEMORIES, Aux, LiveMemories, State, select_envs, state_bytes
 
+from .advantage_scale import AdvantageScale
 from .checks import (
     NonFiniteError,
     check_checkpoint,
@@ -37,16 +38,6 @@ from .vec_env import make_vec_env, read_marks
 
 DEFAULT_N_ENVS = 16
 """Environments made when the environment is given by its id."""
-
-ADVANTAGE_SCALE_DECAY = 0.9999
-"""Per rollout, of the largest standard deviation of the advantages met so far, below which none is
-divided by. Once a task is solved the advantages are noise; scaled up to unit variance, as usual,
-they turn a policy with hardly any entropy over, however well the memory keeps what it needs."""
-
-LEAST_STEP = 0.05
-"""Adam undoes that floor: its steps do not depend on the size of the gradient. So the learning rate
-shrinks with the advantages too, to the share of their deviation in the largest, and no further than
-this. Should a solved policy begin to fail, advantages grow, and with them the steps."""
 
 
 class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
@@ -76,8 +67,6 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     policy: MemoryActorCriticPolicy
     rollout_buffer: MemoryRolloutBuffer
     normalize_advantage: bool
-    advantage_scale: float = 0.0
-    """Least standard deviation that normalised advantages are divided by."""
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = POLICY_ALIASES  # type: ignore[assignment]
 
     def __init__(
@@ -118,6 +107,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
                 "nothing"
             )
         self.prediction_coef = prediction_coef
+        self.advantage_scale = AdvantageScale()
         self.rescue_path = rescue_path
         self._rng = np.random.default_rng(seed)
         self._last_state: State | None = None
@@ -242,11 +232,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     def _begin_update(self) -> None:
         """Set what an update needs before its first minibatch."""
         self.policy.set_training_mode(True)
-        spread = float(self.rollout_buffer.advantages.std())
-        self.advantage_scale = max(spread, ADVANTAGE_SCALE_DECAY * self.advantage_scale)
+        share = self.advantage_scale.update(float(self.rollout_buffer.advantages.std()))
         self._update_learning_rate(self.policy.optimizer)
-        if self.normalize_advantage and self.advantage_scale > 0:
-            self._shorten_steps(max(LEAST_STEP, spread / self.advantage_scale))
+        if self.normalize_advantage:
+            self._shorten_steps(share)
         returns = [info["r"] for info in self.ep_info_buffer or ()]
         self.span_control.update(returns, self._live_mean())
 

@@ -144,7 +144,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         evaluation = self._evaluate(segment)
         advantages = segment.advantages
         if self.normalize_advantage:
-            advantages = normalize(advantages, self.advantage_scale)
+            advantages = normalize(advantages, self.advantage_scale.largest)
         policy = ppo_policy_loss(
             evaluation.log_prob_BT, segment.old_log_prob, advantages, clip_range
         )

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from expire_span.agents import MemoryPPO
+from expire_span.agents.advantage_scale import LEAST_SHARE, AdvantageScale
 from expire_span.agents.losses import entropy_loss, normalize, ppo_policy_loss, value_loss
 
 
@@ -27,14 +28,27 @@ def test_a_single_advantage_is_left_alone() -> None:
     assert normalize(torch.tensor([3.0])).tolist() == [3.0]
 
 
+def test_the_learning_rate_follows_the_advantages_down_and_up_again() -> None:
+    scale = AdvantageScale()
+    assert [scale.update(deviation) for deviation in (0.2, 0.1, 1e-6)] == [
+        1,
+        pytest.approx(0.5, rel=1e-3),
+        LEAST_SHARE,
+    ]
+    assert scale.update(0.4) == 1
+    assert AdvantageScale().update(0.0) == 1
+
+
 def test_the_largest_advantages_met_are_remembered_and_saved(tmp_path: Path) -> None:
     model = MemoryPPO("MlpPolicy", "CartPole-v1", memory="none", n_envs=2, n_steps=16, seed=0)
     model.learn(32)
     met = float(model.rollout_buffer.advantages.std())
-    assert model.advantage_scale == pytest.approx(met)
+    assert model.advantage_scale.largest == pytest.approx(met)
     model.rollout_buffer.advantages *= 1e-3
     model.train()
-    assert model.advantage_scale == pytest.approx(met, rel=1e-3)
+    assert model.advantage_scale.largest == pytest.approx(met, rel=1e-3)
+    # Adam does not see how small the gradient is, so the step itself is short
+    assert model.policy.optimizer.param_groups[0]["lr"] == LEAST_SHARE * 1e-3
     model.save(tmp_path / "model.zip")
     assert MemoryPPO.load(tmp_path / "model.zip").advantage_scale == model.advantage_scale
 

@@ -101,7 +101,7 @@ def test_a_stage_is_not_measured_by_the_one_before(
     begin_update = MemoryPPO._begin_update
 
     def watched(model: MemoryPPO) -> None:
-        scales.append((model.num_timesteps, model.advantage_scale))
+        scales.append((model.num_timesteps, model.advantage_scale.largest))
         begin_update(model)
 
     monkeypatch.setattr(MemoryPPO, "_begin_update", watched)

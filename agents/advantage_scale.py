@@ -1,0 +1,31 @@
+"""How large the advantages once were, and how much of that is left: the end of learning, told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DECAY = 0.9999
+"""Per rollout, of the largest deviation met so far."""
+
+LEAST_SHARE = 0.05
+"""Least share of the learning rate that is left."""
+
+
+@dataclass
+class AdvantageScale:
+    """The largest standard deviation of a rollout's advantages met so far.
+
+    Once a task is solved the advantages are noise. Scaled up to unit variance, as usual, they turn
+    a policy with hardly any entropy over, however well the memory keeps what it needs. So none are
+    divided by less than `largest`. Adam undoes that, since its steps do not depend on the size of
+    the gradient; so the learning rate shrinks with the advantages as well. Should a solved policy
+    begin to fail, advantages grow, and with them the steps.
+    """
+
+    largest: float = 0.0
+
+    def update(self, deviation: float) -> float:
+        """Take in the deviation of a rollout's advantages. Returns the share of the learning rate
+        to be used for it: that of the deviation in the largest, no less than `LEAST_SHARE`."""
+        self.largest = max(deviation, DECAY * self.largest)
+        return max(LEAST_SHARE, deviation / self.largest) if self.largest > 0 else 1.0
