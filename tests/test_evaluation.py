@@ -128,6 +128,9 @@ def test_learning_curves_show_what_there_is() -> None:
     row |= {"memory/live_mean_layer0": 3.0, "rollout/success_rate": 0.5}
     upper, lower = plots.learning_curve([row], "expire-span").get_axes()
     assert (upper.get_ylabel(), lower.get_ylabel()) == ("success rate", "live memories")
+    staged = [row | {"curriculum/stage": stage} for stage in (0, 0, 1)]
+    upper, _ = plots.learning_curve(staged, "expire-span").get_axes()
+    assert [text.get_text() for text in upper.texts] == ["stage 1"]
     plots.learning_curve([], "nothing yet").canvas.draw()
 
 

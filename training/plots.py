@@ -5,6 +5,7 @@ L layers, T steps of an episode, N observations.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from .curriculum import STAGE
 from .evaluation import CUE, DECISION, KINDS, OTHER, EpisodeRecord, Evaluation
 from .metrics_csv import STEPS, Row
 
@@ -31,7 +33,8 @@ _SMALL: dict[str, Any] = {
 
 
 def learning_curve(rows: list[Row], title: str) -> Figure:
-    """Success (return, where no success is reported) and live memories against steps."""
+    """Success (return, where no success is reported) and live memories against steps. Dotted lines
+    mark where a curriculum went on to its next stage."""
     success = any("rollout/success_rate" in row for row in rows)
     upper = "rollout/success_rate" if success else "rollout/ep_rew_mean"
     layers = sorted({key for row in rows for key in row if key.startswith("memory/live_mean_l")})
@@ -48,10 +51,22 @@ def learning_curve(rows: list[Row], title: str) -> Figure:
         axes[1].set_ylabel("live memories")
         axes[1].set_ylim(bottom=0)
         axes[1].legend(frameon=False)
+    _mark_stages(axes, rows)
     axes[-1].set_xlabel("environment steps")
     axes[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
     axes[0].set_title(title, loc="left", color=INK)
     return figure
+
+
+def _mark_stages(axes: list[Axes], rows: list[Row]) -> None:
+    staged = [row for row in rows if STAGE in row]
+    for before, after in pairwise(staged):
+        if after[STAGE] != before[STAGE]:
+            for axis in axes:
+                axis.axvline(before[STEPS], color=INK, ls=":", lw=1)
+            text = f"stage {after[STAGE]:g}"
+            at = (before[STEPS], axes[0].get_ylim()[0])
+            axes[0].annotate(text, at, (22, 3), **_SMALL)
 
 
 def _draw(
