@@ -129,11 +129,12 @@ def draw_memory(axes: Axes, options: Options, task: str, memory: str, colour: st
 
 
 def write_figure(options: Options) -> None:
-    """A panel for each task."""
-    figure = Figure(figsize=(4.2 * len(TASKS) + 1.6, 4), layout="constrained")
-    panels = figure.subplots(1, len(TASKS), sharey=True)
+    """A panel for each task that has been run."""
+    tasks = [task for task in TASKS if evaluations(options.runs, f"{task}_*")]
+    figure = Figure(figsize=(4.2 * len(tasks) + 1.6, 4), layout="constrained")
+    panels = figure.subplots(1, max(1, len(tasks)), sharey=True, squeeze=False)[0]
     handles: dict[Any, Any] = {}
-    for axes, task in zip(panels, TASKS, strict=True):
+    for axes, task in zip(panels, tasks, strict=False):
         for number, memory in enumerate(SIZES):
             draw_memory(axes, options, task, memory, f"C{number}")
         axes.set_xscale("symlog", linthresh=1)

@@ -17,6 +17,7 @@ from typing import Any
 
 import tyro
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from runs import RETURN, Run, check_known, machine, steps_to, train_all
 
 from expire_span.training.metrics_csv import STEPS, read_metrics
@@ -91,10 +92,11 @@ def table_row(task: str, memory: str, runs: list[Path]) -> str:
 
 
 def write_figure(options: Options) -> None:
-    """A panel for each task, a line for each run, a colour for each memory."""
-    figure = Figure(figsize=(3.6 * len(TASKS), 3.6), layout="constrained")
-    panels = figure.subplots(1, len(TASKS), sharey=True)
-    for axes, task in zip(panels, TASKS, strict=True):
+    """A panel for each task that has been run, a line for each run, a colour for each memory."""
+    tasks = [task for task in TASKS if any(folders(options, task, m) for m in MEMORIES)]
+    figure = Figure(figsize=(1.6 + 3.6 * len(tasks), 3.6), layout="constrained")
+    panels = figure.subplots(1, max(1, len(tasks)), sharey=True, squeeze=False)[0]
+    for axes, task in zip(panels, tasks, strict=False):
         for number, memory in enumerate(MEMORIES):
             for place, run in enumerate(folders(options, task, memory)):
                 if points := curve(run):
@@ -103,8 +105,8 @@ def write_figure(options: Options) -> None:
         axes.set_title(task)
         axes.set_xlabel("environment steps")
         axes.set_ylim(-0.05, 1.05)
-        if axes.lines:
-            axes.legend()
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.legend()
     panels[0].set_ylabel("return, mean of 100 episodes")
     figure.savefig(options.out.with_suffix(".png"), dpi=100)
 

@@ -101,7 +101,7 @@ DENSE_VILLAGE: Options = {"n_rooms": 2, "ask_rate": 0.3, "walk_rate": 0.2, "max_
 
 INSTRUCTION = AlgorithmPreset(
     run={
-        "total_timesteps": 3_497_984,  # 427 rollouts
+        "total_timesteps": 5_996_544,  # 732 rollouts
         "n_envs": 64,
         # from the start at the full price of false messages, an agent learns to say nothing
         "curriculum": (
