@@ -20,9 +20,8 @@ from .prediction import NextFeatures, prediction_loss
 
 STEADY_ADAM: dict[str, Any] = {"eps": 1e-5, "betas": (0.9, 0.99), "fused": True}
 """Adam's step does not depend on the size of the gradient. Once a task is solved only noise is left
-of it, and Adam walks on at full step; after a quiet time the first large gradient moves the weights
-many steps at once. A larger eps lets small gradients be small, a shorter memory of their size takes
-the second away: without both, solved policies were seen to unlearn an action within a few updates.
+of it, and Adam walks on at full step, which `AdvantageScale` shortens; after a quiet time the first
+large gradient moves the weights many steps at once, which a shorter memory of their size prevents.
 Fused, because one step over the many small weights otherwise takes a tenth of an update on a CPU.
 """
 

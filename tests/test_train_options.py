@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from expire_span.agents import MemoryPPO
 from expire_span.agents.base import MemoryOnPolicyAlgorithm
 from expire_span.memory import MEMORIES
 from expire_span.train_rl import main
@@ -60,6 +61,7 @@ def test_every_hyper_parameter_is_an_option_with_its_default(algo: str) -> None:
     options = {f.name: f.default for f in fields(ALGORITHMS[algo].options)}  # type: ignore[arg-type]
     assert {name: options.get(name, MISSING) for name in parameters} == parameters
     assert options.keys() - parameters.keys() == {
+        "adam_eps",
         "learning_rate_schedule",
         "net_arch",
         "stats_window_size",
@@ -74,6 +76,13 @@ def test_presets_name_existing_options_and_give_way_to_explicit_ones() -> None:
     assert parse(["--env", "CartPole-v1"]).preset == "none"
     assert parse(["--n-steps", "7"]).algorithm.n_steps == 7
     assert parse(["--preset", "none"]).algorithm == ALGORITHMS["ppo"].options()
+
+
+def test_the_optimizer_gets_its_epsilon() -> None:
+    kwargs = parse(["--adam-eps", "1e-3"]).algorithm.algorithm_kwargs()
+    model = MemoryPPO("MlpPolicy", "CartPole-v1", **kwargs)
+    (group,) = model.policy.optimizer.param_groups
+    assert group["eps"] == 1e-3 and group["fused"]
 
 
 def test_options_survive_the_way_through_config_yaml(tmp_path: Path) -> None:

@@ -86,6 +86,8 @@ class OnPolicyOptions:
 
     learning_rate: float = 1e-3
     """Step size of the optimizer."""
+    adam_eps: float = 1e-5
+    """Epsilon of Adam: gradients much smaller than it move a weight less than learning-rate."""
     learning_rate_schedule: Literal["constant", "linear"] = "constant"
     """Whether the step size stays, or falls linearly to 0 at total-timesteps."""
     n_steps: int = 128
@@ -126,7 +128,10 @@ class OnPolicyOptions:
         kwargs = asdict(self)
         if kwargs.pop("learning_rate_schedule") == "linear":
             kwargs["learning_rate"] = LinearSchedule(self.learning_rate, 0.0, 1.0)
-        kwargs["policy_kwargs"] = {"net_arch": list(kwargs.pop("net_arch"))}
+        kwargs["policy_kwargs"] = {
+            "net_arch": list(kwargs.pop("net_arch")),
+            "optimizer_kwargs": {"eps": kwargs.pop("adam_eps")},
+        }
         return kwargs
 
 

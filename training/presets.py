@@ -195,8 +195,8 @@ PRESETS: dict[str, Preset] = {
     ),
     "corridor-10000": Preset(algorithms={"ppo": LONG_CORRIDOR}),
     "portal-3": Preset(("ExpireSpan/Portal-3-v0",), portal(1_998_848)),  # 244 rollouts
-    "portal": Preset(  # 610 rollouts
-        ("ExpireSpan/Portal-v0", "ExpireSpan/Portal-5-v0"), portal(4_997_120, 3)
+    "portal": Preset(  # 732 rollouts
+        ("ExpireSpan/Portal-v0", "ExpireSpan/Portal-5-v0"), portal(5_996_544, 3)
     ),
     "portal-10": Preset(("ExpireSpan/Portal-10-v0",), portal(7_995_392, 3, 5)),  # 976 rollouts
     "collision": Preset(("ExpireSpan/Collision-v0",), {"ppo": COLLISION}),
