@@ -36,8 +36,10 @@ class Step(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What a policy says of a rollout's actions: (B, T) each; entropy is None where unknown, and
-    the loss of predicting what they led to None unless the policy predicts."""
+    """What a policy says of a rollout's actions: (B, T) each; entropy is None where unknown.
+
+    And the loss of predicting what they led to, None for a policy that does not predict.
+    """
 
     values_BT: Tensor
     log_prob_BT: Tensor

@@ -27,6 +27,9 @@ class NextFeatures(nn.Module):
     the loss of this prediction teaches the memory what to look up before the policy needs it.
     Used in training alone; acting does not pay for it.
 
+    Source: self-predictive learning of the next latent state, as in Ni et al. 2024,
+    arXiv:2401.08898; here the features of the observation itself, which rewards shape as well.
+
     Shapes: memory (B, T, D), actions (B, T, ...) of the action space given -> (B, T, F).
     """
 

@@ -111,6 +111,7 @@ def write_table(options: Options) -> None:
             for axes, values in ((success_axes, success), (live_axes, live)):
                 axes.plot(steps, values, color=f"C{number}", label=label, alpha=0.7)
     success_axes.set_ylabel("success rate")
+    success_axes.set_ylim(min(0.9, success_axes.get_ylim()[0]), 1.01)
     live_axes.set_ylabel("live memories per layer")
     live_axes.set_xlabel("environment steps")
     success_axes.legend()
