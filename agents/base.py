@@ -22,6 +22,7 @@ from expire_span.memory import MEMORIES, Aux, LiveMemories, State, select_envs, 
 
 from .advantage_scale import AdvantageScale
 from .checks import (
+    CHECKPOINT_FORMAT,
     NonFiniteError,
     check_checkpoint,
     check_finite_observations,
@@ -359,7 +360,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         """SB3's `save`. The memory of the running episodes and the random state go along, so that
         `learn(reset_num_timesteps=False)` after `load` goes on as if never stopped."""
         self._torch_rng_state = torch.get_rng_state()
-        self.saved_by = self.algorithm
+        self.saved_by, self.checkpoint_format = self.algorithm, CHECKPOINT_FORMAT
         super().save(*args, **kwargs)
 
     @classmethod

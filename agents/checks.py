@@ -15,6 +15,10 @@ LARGEST_WEIGHT = 1e12
 """Weights beyond it have diverged: sums of their products overflow single precision."""
 
 
+CHECKPOINT_FORMAT = 2
+"""Raised whenever what an agent saves changes, so that an older file is refused and not misread."""
+
+
 class NonFiniteError(ValueError):
     """An observation, a reward or a loss is NaN or infinite."""
 
@@ -65,7 +69,7 @@ def check_weights(policy: torch.nn.Module, n_steps: int) -> None:
 
 
 def check_checkpoint(path: Any, algorithm: str) -> None:
-    """Raise CheckpointError unless `path` is a whole zip file saved by `algorithm`."""
+    """Raise CheckpointError unless `path` is a whole zip file that this `algorithm` saved."""
     if not isinstance(path, str | Path):
         return  # an open file: SB3 reads it
     file = Path(path)
@@ -87,7 +91,8 @@ def check_checkpoint(path: Any, algorithm: str) -> None:
                 f"{file} is no checkpoint of an SB3 algorithm: {', '.join(sorted(missing))} is "
                 f"missing; {advice}"
             )
-        saved_by = json.loads(archive.read("data")).get("saved_by")
+        data = json.loads(archive.read("data"))
+        saved_by, saved_format = data.get("saved_by"), data.get("checkpoint_format")
         if saved_by is None:
             raise CheckpointError(
                 f"{file} holds an agent of another kind, without memory; {advice}"
@@ -96,4 +101,9 @@ def check_checkpoint(path: Any, algorithm: str) -> None:
             raise CheckpointError(
                 f"{file} was saved by {saved_by} and cannot be loaded by {algorithm}; use "
                 f"{saved_by}.load, or {advice}"
+            )
+        if saved_format != CHECKPOINT_FORMAT:
+            raise CheckpointError(
+                f"{file} has checkpoint_format = {saved_format}, this version of expire-span reads "
+                f"{CHECKPOINT_FORMAT}; load it with the version that saved it, or train anew"
             )

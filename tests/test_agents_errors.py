@@ -235,6 +235,16 @@ def test_agents_of_the_other_algorithm_are_refused(saved: Any, loaded: Any, tmp_
         loaded.load(tmp_path / "model")
 
 
+@for_both_algorithms
+def test_agents_saved_in_another_format_are_refused(
+    algorithm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("expire_span.agents.base.CHECKPOINT_FORMAT", 1)
+    small(algorithm).save(tmp_path / "model")
+    with pytest.raises(CheckpointError, match=r"model.zip has checkpoint_format = 1.* train anew"):
+        algorithm.load(tmp_path / "model")
+
+
 def test_environments_that_do_not_fit_a_checkpoint_are_refused(tmp_path: Path) -> None:
     small().save(tmp_path / "model")
     with pytest.raises(ValueError, match="Observation spaces do not match"):
