@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from stable_baselines3.common.utils import FloatSchedule
 
 from expire_span.agents import MemoryPPO
 from expire_span.agents.base import MemoryOnPolicyAlgorithm
@@ -83,6 +84,21 @@ def test_the_optimizer_gets_its_epsilon() -> None:
     model = MemoryPPO("MlpPolicy", "CartPole-v1", **kwargs)
     (group,) = model.policy.optimizer.param_groups
     assert group["eps"] == 1e-3 and group["fused"]
+
+
+@pytest.mark.parametrize(
+    "schedule,rates",
+    [
+        ("constant", [1, 1, 1, 1]),
+        ("linear", [1, 0.75, 0.25, 0]),
+        ("stable-decay", [1, 1, 0.5, 0]),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule(schedule: str, rates: list[float]) -> None:
+    words = ["--learning-rate-schedule", schedule, "--learning-rate", "1"]
+    kwargs = parse(["--preset", "none", *words]).algorithm.algorithm_kwargs()
+    rate_at = FloatSchedule(kwargs["learning_rate"])
+    assert [rate_at(left) for left in (1.0, 0.75, 0.25, 0.0)] == pytest.approx(rates)
 
 
 def test_options_survive_the_way_through_config_yaml(tmp_path: Path) -> None:

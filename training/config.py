@@ -80,6 +80,17 @@ EnvKwargs = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class StableDecay:
+    """A learning rate that stays for half of the training and then falls linearly to 0."""
+
+    rate: float
+
+    def __call__(self, progress_remaining: float) -> float:
+        """The rate when `progress_remaining`, 1 at the start, is left of the training."""
+        return self.rate * min(1.0, 2.0 * progress_remaining)
+
+
 @dataclass(frozen=True, kw_only=True)
 class OnPolicyOptions:
     """Hyper-parameters that PPO and A2C share."""
@@ -88,8 +99,9 @@ class OnPolicyOptions:
     """Step size of the optimizer."""
     adam_eps: float = 1e-5
     """Epsilon of Adam: gradients much smaller than it move a weight less than learning-rate."""
-    learning_rate_schedule: Literal["constant", "linear"] = "constant"
-    """Whether the step size stays, or falls linearly to 0 at total-timesteps."""
+    learning_rate_schedule: Literal["constant", "linear", "stable-decay"] = "constant"
+    """Whether the step size stays, or falls linearly to 0 at total-timesteps: from the beginning,
+    or (stable-decay) in the second half alone."""
     n_steps: int = 128
     """Steps per environment between two updates: rollout length, and reach of the gradient."""
     gamma: float = 0.99
@@ -126,8 +138,11 @@ class OnPolicyOptions:
     def algorithm_kwargs(self) -> dict[str, Any]:
         """Keyword arguments of the algorithm's class."""
         kwargs = asdict(self)
-        if kwargs.pop("learning_rate_schedule") == "linear":
+        schedule = kwargs.pop("learning_rate_schedule")
+        if schedule == "linear":
             kwargs["learning_rate"] = LinearSchedule(self.learning_rate, 0.0, 1.0)
+        elif schedule == "stable-decay":
+            kwargs["learning_rate"] = StableDecay(self.learning_rate)
         kwargs["policy_kwargs"] = {
             "net_arch": list(kwargs.pop("net_arch")),
             "optimizer_kwargs": {"eps": kwargs.pop("adam_eps")},

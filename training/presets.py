@@ -51,7 +51,7 @@ CORRIDOR_MEMORIES: dict[str, Options] = {
 LONG_CORRIDOR = AlgorithmPreset(
     run={
         "env_kwargs": {"max_length": 10_000},
-        "total_timesteps": 9_994_240,  # 610 rollouts
+        "total_timesteps": 4_997_120,  # 305 rollouts
         "n_envs": 64,
         "curriculum": tuple({"max_length": n} for n in (200, 400, 800, 1600, 3200, 6400)),
         "curriculum_success": 0.98,
