@@ -66,7 +66,7 @@ def _mark_stages(axes: list[Axes], rows: list[Row]) -> None:
                 axis.axvline(before[STEPS], color=INK, ls=":", lw=1)
             text = f"stage {after[STAGE]:g}"
             at = (before[STEPS], axes[0].get_ylim()[0])
-            axes[0].annotate(text, at, (22, 3), **_SMALL)
+            axes[0].annotate(text, at, (7, 4), va="bottom", rotation=90, **_SMALL)
 
 
 def _draw(
@@ -145,7 +145,12 @@ def _draw_box(axis: Axes, x: float, width: float, span_N: NDArray[np.float32], c
         medianprops={"color": INK, "lw": 2},
     )
     top = (x, float(np.quantile(span_N, 0.95)))
-    axis.annotate(f"{np.median(span_N):.3g}", top, (0, 4), va="bottom", **_SMALL)
+    axis.annotate(_short(float(np.median(span_N))), top, (0, 4), va="bottom", **_SMALL)
+
+
+def _short(steps: float) -> str:
+    """Three digits: 0.335, 24.6, 25.9k."""
+    return EngFormatter(places=1, sep="")(steps) if steps >= 1000 else f"{steps:.3g}"
 
 
 def _draw_lives(axis: Axes, episode: EpisodeRecord, layer: int) -> None:
