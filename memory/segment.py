@@ -98,12 +98,14 @@ def within_capacity(end_BK: Tensor, keys: Keys, episode_BT: Tensor, max_live: in
     All memories age alike, so dropping the least remaining span step by step leaves, at any step,
     the `max_live - 1` earlier memories that end last, and the step itself.
     """
+    longest_first_BK = end_BK.argsort(dim=-1, descending=True)
+    birth_B1K, episode_B1K = (part.gather(1, longest_first_BK)[:, None] for part in keys)
     steps_T1 = torch.arange(episode_BT.shape[1], device=end_BK.device)[:, None]
-    same_BTK = keys.episode_BK[:, None] == episode_BT[..., None]
-    earlier_BTK = same_BTK & (keys.birth_BK[:, None] < steps_T1)
-    outlives_BKK = (end_BK[:, :, None] > end_BK[:, None]).to(end_BK)
-    rank_BTK = torch.bmm(earlier_BTK.to(end_BK), outlives_BKK)
-    return (rank_BTK < max_live - 1) | (keys.birth_BK[:, None] == steps_T1)
+    earlier_BTK = (episode_B1K == episode_BT[..., None]) & (birth_B1K < steps_T1)
+    rank_BTK = earlier_BTK.cumsum(-1, dtype=torch.int32)  # from 1
+    fits_BTK = (rank_BTK < max_live) | (birth_B1K == steps_T1)
+    back_B1K = longest_first_BK.argsort(dim=-1)[:, None]
+    return fits_BTK.gather(-1, back_B1K.expand_as(fits_BTK))
 
 
 def evictions(fits_BTK: Tensor, keys: Keys, end_BK: Tensor, episode_BT: Tensor) -> Tensor:
