@@ -77,7 +77,7 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         policy = -(advantages * evaluation.log_prob_BT).mean()
         value = value_loss(evaluation.values_BT, segment.returns)
         entropy = entropy_loss(evaluation.entropy_BT, evaluation.log_prob_BT)
-        loss = policy + self.ent_coef * entropy + self.vf_coef * value
+        loss = policy + self._entropy_weight() * entropy + self.vf_coef * value
         loss = loss + self._memory_loss(evaluation)
         self._descend(loss)
         self._n_updates += 1

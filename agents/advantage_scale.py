@@ -8,7 +8,7 @@ DECAY = 0.9999
 """Per rollout, of the largest deviation met so far."""
 
 LEAST_SHARE = 0.05
-"""Least share of the learning rate that is left."""
+"""Least share of the learning rate and of the entropy bonus that is left."""
 
 
 @dataclass
@@ -18,14 +18,17 @@ class AdvantageScale:
     Once a task is solved the advantages are noise. Scaled up to unit variance, as usual, they turn
     a policy with hardly any entropy over, however well the memory keeps what it needs. So none are
     divided by less than `largest`. Adam undoes that, since its steps do not depend on the size of
-    the gradient; so the learning rate shrinks with the advantages as well. Should a solved policy
-    begin to fail, advantages grow, and with them the steps.
+    the gradient; so the learning rate shrinks with the advantages as well, and the entropy bonus,
+    which would else outweigh them. Should a solved policy begin to fail, advantages grow, and with
+    them the steps.
     """
 
     largest: float = 0.0
+    share: float = 1.0
+    """Of the learning rate and of the entropy bonus, for the last rollout taken in."""
 
-    def update(self, deviation: float) -> float:
-        """Take in the deviation of a rollout's advantages. Returns the share of the learning rate
-        to be used for it: that of the deviation in the largest, no less than `LEAST_SHARE`."""
+    def update(self, deviation: float) -> None:
+        """Take in the deviation of a rollout's advantages. Its share is that of the deviation in
+        the largest, no less than `LEAST_SHARE`."""
         self.largest = max(deviation, DECAY * self.largest)
-        return max(LEAST_SHARE, deviation / self.largest) if self.largest > 0 else 1.0
+        self.share = max(LEAST_SHARE, deviation / self.largest) if self.largest > 0 else 1.0

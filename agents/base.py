@@ -89,24 +89,16 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     ) -> None:
         if memory not in MEMORIES:
             raise ValueError(f"unknown memory {memory!r}; known: {', '.join(MEMORIES)}")
-        if isinstance(env, str):
-            env = make_vec_env(env, DEFAULT_N_ENVS if n_envs is None else n_envs, seed=seed)
-        elif n_envs is not None:
-            raise ValueError(
-                f"n_envs = {n_envs} applies when env is an id; the environment given has its own"
-            )
-        if env is not None:
-            check_space(env.observation_space, "observation")
-            check_action_space(env.action_space)
         if kwargs.get("n_steps", 1) < 1:
             raise ValueError(f"n_steps = {kwargs['n_steps']} is below 1; use 1 or more")
-        self.span_coef, self.target_live = span_coef, target_live
-        self.span_control = make_span_control(span_coef, target_live)
         if not 0 <= prediction_coef < math.inf:
             raise ValueError(
                 f"prediction_coef = {prediction_coef} must be a number of at least 0; 0 predicts "
                 "nothing"
             )
+        env = _make_env(env, n_envs, seed)
+        self.span_coef, self.target_live = span_coef, target_live
+        self.span_control = make_span_control(span_coef, target_live)
         self.prediction_coef = prediction_coef
         self.advantage_scale = AdvantageScale()
         self.rescue_path = rescue_path
@@ -233,10 +225,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     def _begin_update(self) -> None:
         """Set what an update needs before its first minibatch."""
         self.policy.set_training_mode(True)
-        share = self.advantage_scale.update(float(self.rollout_buffer.advantages.std()))
+        self.advantage_scale.update(float(self.rollout_buffer.advantages.std()))
         self._update_learning_rate(self.policy.optimizer)
         if self.normalize_advantage:
-            self._shorten_steps(share)
+            self._shorten_steps(self.advantage_scale.share)
         returns = [info["r"] for info in self.ep_info_buffer or ()]
         self.span_control.update(returns, self._live_mean())
 
@@ -245,6 +237,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         for group in self.policy.optimizer.param_groups:
             group["lr"] *= share
         self.logger.record("train/learning_rate", self.policy.optimizer.param_groups[0]["lr"])
+
+    def _entropy_weight(self) -> float:
+        """`ent_coef`, as small a share of it as the advantages are of the largest."""
+        return self.ent_coef * (self.advantage_scale.share if self.normalize_advantage else 1.0)
 
     def _live_mean(self) -> float:
         live = self._live(self._last_state)
@@ -368,3 +364,17 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         """SB3's `load`. Raises `CheckpointError`, with the reason, for other files."""
         check_checkpoint(path, cls.algorithm)
         return super().load(path, *args, **kwargs)
+
+
+def _make_env(env: GymEnv | str | None, n_envs: int | None, seed: int | None) -> GymEnv | None:
+    """The environments of an id, or those given, if an agent with memory can play them."""
+    if isinstance(env, str):
+        env = make_vec_env(env, DEFAULT_N_ENVS if n_envs is None else n_envs, seed=seed)
+    elif n_envs is not None:
+        raise ValueError(
+            f"n_envs = {n_envs} applies when env is an id; the environment given has its own"
+        )
+    if env is not None:
+        check_space(env.observation_space, "observation")
+        check_action_space(env.action_space)
+    return env

@@ -150,7 +150,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         )
         value = value_loss(evaluation.values_BT, segment.returns, segment.old_values, clip_range_vf)
         entropy = entropy_loss(evaluation.entropy_BT, evaluation.log_prob_BT)
-        loss = policy.loss + self.ent_coef * entropy + self.vf_coef * value
+        loss = policy.loss + self._entropy_weight() * entropy + self.vf_coef * value
         loss = loss + self._memory_loss(evaluation)
         figures = torch.stack(
             [policy.loss, value, entropy, loss, policy.approx_kl, policy.clip_fraction]

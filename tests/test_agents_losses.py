@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,13 +31,39 @@ def test_a_single_advantage_is_left_alone() -> None:
 
 def test_the_learning_rate_follows_the_advantages_down_and_up_again() -> None:
     scale = AdvantageScale()
-    assert [scale.update(deviation) for deviation in (0.2, 0.1, 1e-6)] == [
-        1,
-        pytest.approx(0.5, rel=1e-3),
-        LEAST_SHARE,
-    ]
-    assert scale.update(0.4) == 1
-    assert AdvantageScale().update(0.0) == 1
+    shares = []
+    for deviation in (0.0, 0.2, 0.1, 1e-6, 0.4):
+        scale.update(deviation)
+        shares.append(scale.share)
+    assert shares == [1, 1, pytest.approx(0.5, rel=1e-3), LEAST_SHARE, 1]
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+def test_the_entropy_bonus_follows_normalised_advantages(normalized: bool) -> None:
+    model = MemoryPPO(
+        *("MlpPolicy", "CartPole-v1"),
+        memory="none",
+        n_envs=2,
+        n_steps=16,
+        seed=0,
+        ent_coef=0.5,
+        normalize_advantage=normalized,
+    )
+    model.learn(32)
+    segment = model.rollout_buffer.segment(np.arange(2))
+
+    def gradient(share: float) -> torch.Tensor:
+        model.advantage_scale.share = share
+        loss, _, _ = model._loss(segment)
+        model.policy.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        bias = model.policy.get_parameter("action_net.bias")
+        assert bias.grad is not None
+        return bias.grad.clone()
+
+    whole, half, none = gradient(1.0), gradient(0.5), gradient(0.0)
+    assert torch.allclose(half, (whole + none) / 2, atol=1e-7)
+    assert torch.equal(whole, none) is not normalized
 
 
 def test_the_largest_advantages_met_are_remembered_and_saved(tmp_path: Path) -> None:

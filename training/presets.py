@@ -125,14 +125,16 @@ INSTRUCTION = AlgorithmPreset(
 )
 
 COLLISION = AlgorithmPreset(
-    run={"total_timesteps": 802_816, "n_envs": 64},  # 98 rollouts
+    run={"total_timesteps": 1_605_632, "n_envs": 64},  # 196 rollouts
     hyper_parameters={
         "learning_rate": 1e-3,
         "learning_rate_schedule": "linear",
         "n_steps": 128,
+        "batch_size": 1024,
         "n_epochs": 4,
         "gamma": 0.0,  # an answer is paid for at once and changes nothing
         "gae_lambda": 0.0,
+        "target_kl": 0.03,
         "ent_coef": 0.003,
     },
     memories={
