@@ -83,7 +83,7 @@ def portal(total_timesteps: int, *n_rooms: int) -> Mapping[str, AlgorithmPreset]
             },
             hyper_parameters={
                 "learning_rate": 1e-3,
-                "learning_rate_schedule": "linear",
+                "learning_rate_schedule": "stable-decay",
                 "n_steps": 128,
                 "batch_size": 1024,
                 "n_epochs": 4,
@@ -180,7 +180,7 @@ PRESETS: dict[str, Preset] = {
                     "learning_rate_schedule": "linear",
                     "n_steps": 128,
                     "n_epochs": 4,
-                    "ent_coef": 0.003,
+                    "ent_coef": 0.01,
                 },
                 memories=CORRIDOR_MEMORIES,
             ),
@@ -201,7 +201,7 @@ PRESETS: dict[str, Preset] = {
     "portal": Preset(  # 732 rollouts
         ("ExpireSpan/Portal-v0", "ExpireSpan/Portal-5-v0"), portal(5_996_544, 3)
     ),
-    "portal-10": Preset(("ExpireSpan/Portal-10-v0",), portal(7_995_392, 3, 5)),  # 976 rollouts
+    "portal-10": Preset(("ExpireSpan/Portal-10-v0",), portal(4_997_120, 3, 5)),  # 610 rollouts
     "collision": Preset(("ExpireSpan/Collision-v0",), {"ppo": COLLISION}),
     "instruction": Preset(
         ("ExpireSpan/Instruction-v0", "ExpireSpan/Instruction-short-v0"), {"ppo": INSTRUCTION}
