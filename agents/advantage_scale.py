@@ -8,7 +8,7 @@ DECAY = 0.9999
 """Per rollout, of the largest deviation met so far."""
 
 LEAST_SHARE = 0.05
-"""Least share of the learning rate and of the entropy bonus that is left."""
+"""Least share that is left."""
 
 
 @dataclass
@@ -18,14 +18,14 @@ class AdvantageScale:
     Once a task is solved the advantages are noise. Scaled up to unit variance, as usual, they turn
     a policy with hardly any entropy over, however well the memory keeps what it needs. So none are
     divided by less than `largest`. Adam undoes that, since its steps do not depend on the size of
-    the gradient; so the learning rate shrinks with the advantages as well, and the entropy bonus,
-    which would else outweigh them. Should a solved policy begin to fail, advantages grow, and with
-    them the steps.
+    the gradient; so the learning rate shrinks with the advantages as well and, with
+    `scale_ent_coef`, the entropy bonus. Should a solved policy begin to fail, advantages grow, and
+    with them the steps.
     """
 
     largest: float = 0.0
     share: float = 1.0
-    """Of the learning rate and of the entropy bonus, for the last rollout taken in."""
+    """What is left of the learning rate, for the last rollout taken in."""
 
     def update(self, deviation: float) -> None:
         """Take in the deviation of a rollout's advantages. Its share is that of the deviation in

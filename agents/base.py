@@ -52,6 +52,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     :param target_live: with "auto", mean live memories per layer below which nothing is pressed
     :param prediction_coef: weight of the loss of predicting the next observation, which teaches the
         memory what to look up where rewards are rare; 0 predicts nothing
+    :param scale_ent_coef: shrink `ent_coef` with the advantages, as the learning rate is: where
+        rewards are rare the entropy bonus would outweigh them
     :param n_envs: environments to make when `env` is an id (16 unless given)
     :param rescue_path: where the model is saved if training must stop for a value not finite
 
@@ -81,6 +83,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         span_coef: SpanCoef = "auto",
         target_live: float | None = None,
         prediction_coef: float = 0.0,
+        scale_ent_coef: bool = False,
         n_envs: int | None = None,
         rescue_path: str = "rescued_model.zip",
         policy_kwargs: dict[str, Any] | None = None,
@@ -96,10 +99,15 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
                 f"prediction_coef = {prediction_coef} must be a number of at least 0; 0 predicts "
                 "nothing"
             )
+        if scale_ent_coef and not self.normalize_advantage:
+            raise ValueError(
+                "scale_ent_coef = True needs normalize_advantage = True: advantages that are not "
+                "normalised shrink by themselves while ent_coef stays; leave one of the two out"
+            )
         env = _make_env(env, n_envs, seed)
         self.span_coef, self.target_live = span_coef, target_live
         self.span_control = make_span_control(span_coef, target_live)
-        self.prediction_coef = prediction_coef
+        self.prediction_coef, self.scale_ent_coef = prediction_coef, scale_ent_coef
         self.advantage_scale = AdvantageScale()
         self.rescue_path = rescue_path
         self._rng = np.random.default_rng(seed)
@@ -239,8 +247,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.logger.record("train/learning_rate", self.policy.optimizer.param_groups[0]["lr"])
 
     def _entropy_weight(self) -> float:
-        """`ent_coef`, as small a share of it as the advantages are of the largest."""
-        return self.ent_coef * (self.advantage_scale.share if self.normalize_advantage else 1.0)
+        """`ent_coef`, or as small a share of it as the advantages are of the largest."""
+        return self.ent_coef * (self.advantage_scale.share if self.scale_ent_coef else 1.0)
 
     def _live_mean(self) -> float:
         live = self._live(self._last_state)

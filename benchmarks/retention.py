@@ -55,7 +55,6 @@ def train(file: Path, span_coef: str, seed: int, options: Options) -> None:
     preset = PRESETS["corridor"].algorithms["ppo"]
     hyper_parameters: dict[str, Any] = dict(preset.hyper_parameters)
     del hyper_parameters["learning_rate_schedule"]  # constant: a rate of 0 would prove nothing
-    hyper_parameters["ent_coef"] = 0.003  # the preset's is for corridors six times as long
     model = MemoryPPO(
         "MlpPolicy",
         make_vec_env(ENV_ID, preset.run["n_envs"], seed, LENGTHS),
@@ -119,7 +118,7 @@ def write_table(options: Options) -> None:
     text = f"""# Retention after the task is solved
 
 Written by `python benchmarks/retention.py`: Corridor, lengths U(3,30), the preset's
-hyper-parameters at a constant learning rate and ent_coef 0.003, evaluated every {options.interval:,} steps on
+hyper-parameters at a constant learning rate, evaluated every {options.interval:,} steps on
 {options.episodes} episodes taking the likeliest actions and on {options.episodes} others drawing them, as in training.
 Figures are over all evaluations from the first with success >= {SOLVED}; all but "drawn" are of the likeliest actions.
 Live memories: mean per layer, the present step aside. torch {torch.__version__}, one core a run.

@@ -38,8 +38,8 @@ def test_the_learning_rate_follows_the_advantages_down_and_up_again() -> None:
     assert shares == [1, 1, pytest.approx(0.5, rel=1e-3), LEAST_SHARE, 1]
 
 
-@pytest.mark.parametrize("normalized", [True, False])
-def test_the_entropy_bonus_follows_normalised_advantages(normalized: bool) -> None:
+@pytest.mark.parametrize("scaled", [True, False])
+def test_the_entropy_bonus_follows_the_advantages_if_it_is_to(scaled: bool) -> None:
     model = MemoryPPO(
         *("MlpPolicy", "CartPole-v1"),
         memory="none",
@@ -47,7 +47,7 @@ def test_the_entropy_bonus_follows_normalised_advantages(normalized: bool) -> No
         n_steps=16,
         seed=0,
         ent_coef=0.5,
-        normalize_advantage=normalized,
+        scale_ent_coef=scaled,
     )
     model.learn(32)
     segment = model.rollout_buffer.segment(np.arange(2))
@@ -63,7 +63,14 @@ def test_the_entropy_bonus_follows_normalised_advantages(normalized: bool) -> No
 
     whole, half, none = gradient(1.0), gradient(0.5), gradient(0.0)
     assert torch.allclose(half, (whole + none) / 2, atol=1e-7)
-    assert torch.equal(whole, none) is not normalized
+    assert torch.equal(whole, none) is not scaled
+
+
+def test_the_entropy_bonus_needs_normalised_advantages_to_follow() -> None:
+    with pytest.raises(ValueError, match="scale_ent_coef = True needs normalize_advantage = True"):
+        MemoryPPO(
+            "MlpPolicy", "CartPole-v1", n_envs=2, scale_ent_coef=True, normalize_advantage=False
+        )
 
 
 def test_the_largest_advantages_met_are_remembered_and_saved(tmp_path: Path) -> None:

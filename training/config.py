@@ -110,6 +110,9 @@ class OnPolicyOptions:
     """Lambda of generalised advantage estimation: 0 is one-step, 1 is Monte Carlo."""
     ent_coef: float = 0.01
     """Weight of the entropy bonus in the loss."""
+    scale_ent_coef: bool = False
+    """Whether ent-coef shrinks with the advantages, as the learning rate does; where rewards are
+    rare the bonus outweighs them otherwise. Needs normalize-advantage."""
     vf_coef: float = 0.5
     """Weight of the value loss in the loss."""
     max_grad_norm: float = 0.5

@@ -89,6 +89,7 @@ def portal(total_timesteps: int, *n_rooms: int) -> Mapping[str, AlgorithmPreset]
                 "n_epochs": 4,
                 "target_kl": 0.03,
                 "ent_coef": 0.01,
+                "scale_ent_coef": True,  # else entropy rises while 10 rooms are learned
                 # rewards alone teach an agent to avoid locked doors, and hardly to use open ones
                 "prediction_coef": 2.0,
             },
@@ -180,7 +181,7 @@ PRESETS: dict[str, Preset] = {
                     "learning_rate_schedule": "linear",
                     "n_steps": 128,
                     "n_epochs": 4,
-                    "ent_coef": 0.01,
+                    "ent_coef": 0.003,
                 },
                 memories=CORRIDOR_MEMORIES,
             ),
