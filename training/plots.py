@@ -21,6 +21,8 @@ from .evaluation import CUE, DECISION, KINDS, OTHER, EpisodeRecord, Evaluation
 from .metrics_csv import STEPS, Row
 
 COLOUR_OF_KIND = {CUE: "#d1495b", DECISION: "#edae49", OTHER: "#66788a"}
+FEW_CUES = 5
+"""Cues of an episode that are drawn thick; more of them would hide the rest."""
 INK, FAINT = "#30424f", "#d5dbe0"
 
 _SMALL: dict[str, Any] = {
@@ -155,18 +157,19 @@ def _short(steps: float) -> str:
 
 def _draw_lives(axis: Axes, episode: EpisodeRecord, layer: int) -> None:
     """A line per memory, from its birth to the last step at which it was live."""
-    births = np.arange(len(episode.kind_T))
+    end = len(episode.kind_T)
+    births = np.arange(end)
+    thin = float(np.clip(150 / end, 0.4, 1.2))  # in points: lines of two steps do not overlap
     for kind in (OTHER, DECISION, CUE):  # cues on top
         of_kind = births[episode.kind_T == kind]
         if not len(of_kind):
             continue
         ends = episode.last_live_LT[layer, of_kind] + 1
         lines = [((b, b), (e, b)) for b, e in zip(of_kind, ends, strict=True)]
-        wide = 3.0 if kind == CUE else 1.2
+        wide = 3.0 if kind == CUE and len(of_kind) <= FEW_CUES else thin
         axis.add_collection(
             LineCollection(lines, colors=COLOUR_OF_KIND[kind], lw=wide, label=KINDS[kind])
         )
-    end = len(births)
     edges = np.flatnonzero(np.diff(episode.kind_T == DECISION, prepend=False, append=False))
     for first, after in edges.reshape(-1, 2):
         axis.axvspan(first, after, color=COLOUR_OF_KIND[DECISION], alpha=0.25, lw=1, zorder=0)
@@ -176,7 +179,8 @@ def _draw_lives(axis: Axes, episode: EpisodeRecord, layer: int) -> None:
         scale.set_major_locator(MaxNLocator(nbins=7, integer=True))
     axis.set_ylabel(f"layer {layer}\nborn at step")
     if layer == 0:
-        axis.legend(frameon=False, loc="upper left", fontsize=9)
+        for handle in axis.legend(frameon=False, loc="upper left", fontsize=9).legend_handles:
+            handle.set_linewidth(2.5)  # type: ignore[union-attr]
 
 
 def _describe(episode: EpisodeRecord) -> str:
