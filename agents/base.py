@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from typing import Any, ClassVar
 
@@ -18,7 +17,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from expire_span.memory import MEMORIES, Aux, LiveMemories, State, select_envs, state_bytes
+from expire_span.memory import Aux, LiveMemories, State, select_envs, state_bytes
 
 from .advantage_scale import AdvantageScale
 from .checks import (
@@ -27,6 +26,8 @@ from .checks import (
     check_checkpoint,
     check_finite_observations,
     check_finite_rewards,
+    check_memory_name,
+    check_options,
     check_weights,
 )
 from .extractors import ObservationExtractor, check_action_space, check_space
@@ -90,20 +91,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if memory not in MEMORIES:
-            raise ValueError(f"unknown memory {memory!r}; known: {', '.join(MEMORIES)}")
-        if kwargs.get("n_steps", 1) < 1:
-            raise ValueError(f"n_steps = {kwargs['n_steps']} is below 1; use 1 or more")
-        if not 0 <= prediction_coef < math.inf:
-            raise ValueError(
-                f"prediction_coef = {prediction_coef} must be a number of at least 0; 0 predicts "
-                "nothing"
-            )
-        if scale_ent_coef and not self.normalize_advantage:
-            raise ValueError(
-                "scale_ent_coef = True needs normalize_advantage = True: advantages that are not "
-                "normalised shrink by themselves while ent_coef stays; leave one of the two out"
-            )
+        check_memory_name(memory)
+        check_options(
+            kwargs.get("n_steps", 1), prediction_coef, scale_ent_coef, self.normalize_advantage
+        )
         env = _make_env(env, n_envs, seed)
         self.span_coef, self.target_live = span_coef, target_live
         self.span_control = make_span_control(span_coef, target_live)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from expire_span.memory import MEMORIES
+
 LARGEST_WEIGHT = 1e12
 """Weights beyond it have diverged: sums of their products overflow single precision."""
 
 
-CHECKPOINT_FORMAT = 2
+CHECKPOINT_FORMAT = 3
 """Raised whenever what an agent saves changes, so that an older file is refused and not misread."""
 
 
@@ -25,6 +28,30 @@ class NonFiniteError(ValueError):
 
 class CheckpointError(ValueError):
     """A file is not a checkpoint this class can load."""
+
+
+def check_memory_name(memory: str) -> None:
+    """Raise ValueError, listing the known ones, unless there is a memory of that name."""
+    if memory not in MEMORIES:
+        raise ValueError(f"unknown memory {memory!r}; known: {', '.join(MEMORIES)}")
+
+
+def check_options(
+    n_steps: int, prediction_coef: float, scale_ent_coef: bool, normalize_advantage: bool
+) -> None:
+    """Raise ValueError for numbers out of bounds, and options that do not go together."""
+    if n_steps < 1:
+        raise ValueError(f"n_steps = {n_steps} is below 1; use 1 or more")
+    if not 0 <= prediction_coef < math.inf:
+        raise ValueError(
+            f"prediction_coef = {prediction_coef} must be a number of at least 0; 0 predicts "
+            "nothing"
+        )
+    if scale_ent_coef and not normalize_advantage:
+        raise ValueError(
+            "scale_ent_coef = True needs normalize_advantage = True: advantages that are not "
+            "normalised shrink by themselves while ent_coef stays; leave one of the two out"
+        )
 
 
 def check_finite_rewards(rewards: np.ndarray, n_steps: int) -> None:
