@@ -35,7 +35,7 @@ from .metrics import record_lifetimes, record_memory, record_retention, record_t
 from .policy import POLICY_ALIASES, Evaluation, MemoryActorCriticPolicy
 from .retention import RetentionTracker
 from .rollout import MemoryRolloutBuffer, RolloutSegment
-from .span_control import SpanCoef, make_span_control
+from .span_control import SpanCoef, UseSign, make_span_control
 from .vec_env import make_vec_env, read_marks
 
 DEFAULT_N_ENVS = 16
@@ -51,6 +51,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     :param memory_kwargs: its options, the fields of its config dataclass
     :param span_coef: weight alpha of the span loss, or "auto": press only while the return allows
     :param target_live: with "auto", mean live memories per layer below which nothing is pressed
+    :param use_by: with "auto", which memories are held: those with "influence" on the action taken,
+        or those that get "attention"
     :param prediction_coef: weight of the loss of predicting the next observation, which teaches the
         memory what to look up where rewards are rare; 0 predicts nothing
     :param scale_ent_coef: shrink `ent_coef` with the advantages, as the learning rate is: where
@@ -83,6 +85,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         memory_kwargs: dict[str, Any] | None = None,
         span_coef: SpanCoef = "auto",
         target_live: float | None = None,
+        use_by: UseSign = "influence",
         prediction_coef: float = 0.0,
         scale_ent_coef: bool = False,
         n_envs: int | None = None,
@@ -96,8 +99,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             kwargs.get("n_steps", 1), prediction_coef, scale_ent_coef, self.normalize_advantage
         )
         env = _make_env(env, n_envs, seed)
-        self.span_coef, self.target_live = span_coef, target_live
-        self.span_control = make_span_control(span_coef, target_live)
+        self.span_coef, self.target_live, self.use_by = span_coef, target_live, use_by
+        self.reset_span_control()
         self.prediction_coef, self.scale_ent_coef = prediction_coef, scale_ent_coef
         self.advantage_scale = AdvantageScale()
         self.rescue_path = rescue_path
@@ -245,6 +248,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         live = self._live(self._last_state)
         return float(live.count_BL().float().mean()) - 1 if live is not None else 0.0
 
+    def reset_span_control(self) -> None:
+        """Forget which returns were the best: for a new task."""
+        self.span_control = make_span_control(self.span_coef, self.target_live, self.use_by)
+
     def _evaluate(self, segment: Any) -> Evaluation:
         return self.policy.evaluate_rollout(
             segment.observations, segment.actions, segment.state, segment.episode_starts
@@ -254,7 +261,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         """What shapes the memory: the pressure on spans, its own loss and that of predicting, if
         there are such."""
         aux, prediction = evaluation.aux, evaluation.prediction_loss
-        loss = self.span_control.loss(aux)
+        loss = self.span_control.loss(aux, evaluation.preference_BT)
         if aux.memory_loss is not None:
             loss = loss + aux.memory_loss
         if prediction is not None:

@@ -17,6 +17,7 @@ from expire_span.memory import Aux, Memory, State, make_memory
 
 from .extractors import ObservationExtractor
 from .prediction import NextFeatures, prediction_loss
+from .preference import preference
 
 STEADY_ADAM: dict[str, Any] = {"eps": 1e-5, "betas": (0.9, 0.99), "fused": True}
 """Adam's step does not depend on the size of the gradient. Once a task is solved only noise is left
@@ -38,12 +39,14 @@ class Step(NamedTuple):
 class Evaluation(NamedTuple):
     """What a policy says of a rollout's actions: (B, T) each; entropy is None where unknown.
 
-    And the loss of predicting what they led to, None for a policy that does not predict.
+    `preference` says how decided it was about them. And the loss of predicting what they led to,
+    None for a policy that does not predict.
     """
 
     values_BT: Tensor
     log_prob_BT: Tensor
     entropy_BT: Tensor | None
+    preference_BT: Tensor
     aux: Aux
     prediction_loss: Tensor | None
 
@@ -211,7 +214,8 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         memory_BTD, _, aux = self.memory.unroll(features_BTE, state, starts_BT)
         latent_pi, latent_vf = self.mlp_extractor(memory_BTD.flatten(0, 1))
         distribution = self._get_action_dist_from_latent(latent_pi)
-        log_prob = distribution.log_prob(actions_BT.flatten(0, 1))
+        actions = actions_BT.flatten(0, 1)
+        log_prob = distribution.log_prob(actions)
         entropy = distribution.entropy()
         foresight = None
         if self.predictor is not None:
@@ -221,6 +225,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             self.value_net(latent_vf).view(B, T),
             log_prob.view(B, T),
             None if entropy is None else entropy.view(B, T),
+            preference(distribution, actions).view(B, T),
             aux,
             foresight,
         )

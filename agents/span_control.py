@@ -10,9 +10,10 @@ from typing import Literal, Protocol
 import numpy as np
 from torch import Tensor
 
-from expire_span.memory import Aux
+from expire_span.memory import Aux, use_loss
 
 SpanCoef = float | Literal["auto"]
+UseSign = Literal["influence", "attention"]
 
 MIN_EPISODES = 20
 """Episodes before a mean return is believed."""
@@ -20,6 +21,15 @@ MIN_EPISODES = 20
 
 SHRINK_WEIGHT = 0.1
 """Weight of `shrink_loss` beside the paper's penalty, which presses harder but on the ramp only."""
+
+MAX_COEF: dict[UseSign, float] = {"influence": 1e-3, "attention": 1e-4}
+"""alpha while the return is at its best, by the sign of use. Attention takes so much for used that
+a stronger pressure would have to be held against everywhere."""
+
+DECIDED = 4.0
+"""Mean size of preferences, in nats, from which influence is a sign to be trusted in full: with
+three actions, 99.5 % for one of them. A policy that has not made up its mind owes nothing to any
+memory, and would let go of all of them."""
 
 
 class SpanControl(Protocol):
@@ -30,8 +40,8 @@ class SpanControl(Protocol):
     def update(self, returns: Sequence[float], live_mean: float) -> None:
         """Take in the returns of the recent episodes and the mean number of live memories."""
 
-    def loss(self, aux: Aux) -> Tensor:
-        """What the spans add to the loss of an update."""
+    def loss(self, aux: Aux, preference_BT: Tensor) -> Tensor:
+        """What the spans add to the loss of an update whose actions were preferred so much."""
 
 
 @dataclass
@@ -43,7 +53,7 @@ class ConstantSpanControl:
     def update(self, returns: Sequence[float], live_mean: float) -> None:
         """Nothing to adapt."""
 
-    def loss(self, aux: Aux) -> Tensor:
+    def loss(self, aux: Aux, preference_BT: Tensor) -> Tensor:
         """alpha times the paper's penalty."""
         return self.coef * aux.span_loss
 
@@ -54,18 +64,18 @@ class AutoSpanControl:
 
     Once every episode succeeds, advantages vanish and the span loss is the only gradient left: a
     constant alpha then lets needed memories expire. Here two forces meet. All memories are pressed
-    by alpha; those the policy reads are held by `use_coef` * `use_loss`, which does not fade with
+    by alpha; those the policy needs are held by `use_coef` * `use_loss`, which does not fade with
     the advantages. And alpha follows the return:
 
-    - It falls linearly from `max_coef` to 0 as the recent return falls from the best seen to
+    - It falls linearly from `MAX_COEF` to 0 as the recent return falls from the best seen to
       `tolerance` below it. The best forgets slowly, so a lucky stretch does not switch the pressure
       off for good; the tolerance grows with the standard error of the recent return, so noise does
       not either.
     - At or below `target_live` memories there is nothing left to gain, and it is 0.
     """
 
-    max_coef: float = 1e-4
-    """alpha while the return is at its best."""
+    use_by: UseSign = "influence"
+    """What shows that a memory is in use: influence on the action, or attention."""
     use_coef: float = 0.1
     """Weight of the loss that holds the memories in use."""
     target_live: float | None = None
@@ -90,22 +100,30 @@ class AutoSpanControl:
             return
         allowed = self.tolerance * abs(self.best) + noise
         shortfall = (self.best - recent) / allowed if allowed > 0 else 0.0
-        self.coef = self.max_coef * max(0.0, 1.0 - shortfall)
+        self.coef = MAX_COEF[self.use_by] * max(0.0, 1.0 - shortfall)
 
-    def loss(self, aux: Aux) -> Tensor:
+    def loss(self, aux: Aux, preference_BT: Tensor) -> Tensor:
         """The pressure on all memories, and what holds those in use."""
-        return (
-            self.coef * (aux.span_loss + SHRINK_WEIGHT * aux.shrink_loss)
-            + self.use_coef * aux.use_loss
-        )
+        pressure = self.coef * (aux.span_loss + SHRINK_WEIGHT * aux.shrink_loss)
+        if not aux.reads:
+            return pressure
+        if self.use_by == "attention":
+            return pressure + self.use_coef * use_loss(aux.reads, None)
+        decided = (preference_BT.detach().abs().mean() / DECIDED).clamp(max=1)
+        return decided * pressure + self.use_coef * use_loss(aux.reads, preference_BT)
 
 
-def make_span_control(span_coef: SpanCoef, target_live: float | None) -> SpanControl:
-    """Raises ValueError for a negative coefficient, or a target that nothing would steer to."""
+def make_span_control(
+    span_coef: SpanCoef, target_live: float | None, use_by: UseSign
+) -> SpanControl:
+    """Raises ValueError for a negative coefficient, an unknown sign of use, or a target that
+    nothing would steer to."""
+    if use_by not in MAX_COEF:
+        raise ValueError(f"use_by = {use_by!r} is unknown; known: {', '.join(MAX_COEF)}")
     if span_coef == "auto":
         if target_live is not None and target_live <= 0:
             raise ValueError(f"target_live = {target_live} must be above 0, or None for no target")
-        return AutoSpanControl(target_live=target_live)
+        return AutoSpanControl(use_by, target_live=target_live)
     if not isinstance(span_coef, int | float) or not 0 <= span_coef < math.inf:
         raise ValueError(f"span_coef = {span_coef!r} must be 'auto' or a number of at least 0")
     if target_live is not None:

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 from .adaptive_span import AdaptiveSpan, AdaptiveSpanConfig
 from .compressive import Compressive, CompressiveConfig
-from .contract import Aux, LiveMemories, Memory, State, map_state, select_envs, state_bytes
+from .contract import Aux, LiveMemories, Memory, Read, State, map_state, select_envs, state_bytes
 from .expire_span import ExpireSpan, ExpireSpanConfig
 from .fixed_window import FixedWindow, NoMemoryConfig, TransformerXLConfig
 from .recurrent import GRUConfig, LSTMConfig, Recurrent
 from .span_mask import soft_mask, span_penalty
+from .use import use_loss
 
 __all__ = [
     "MEMORIES",
@@ -36,6 +37,7 @@ __all__ = [
     "Memory",
     "MemoryKind",
     "NoMemoryConfig",
+    "Read",
     "Recurrent",
     "State",
     "TransformerXLConfig",
@@ -45,6 +47,7 @@ __all__ = [
     "soft_mask",
     "span_penalty",
     "state_bytes",
+    "use_loss",
 ]
 
 

@@ -67,8 +67,7 @@ class AdaptiveSpan(SlotTransformer):
         span_BNW: Tensor,
         stretches: Stretches,
         paying_BNCW: Tensor,
-        attention_BNCW: Tensor,
     ) -> SpanLosses:
-        """The heads' spans pay, whatever was read. No use loss: one span serves all memories."""
+        """The heads' spans pay, whatever was read."""
         span_H = self.max_span * self.fraction_LH[layer].clamp(0, 1)
-        return SpanLosses(span_H.mean(), shrink_loss(span_H).mean(), span_H.new_zeros(()))
+        return SpanLosses(span_H.mean(), shrink_loss(span_H, self.max_span).mean())

@@ -72,7 +72,7 @@ class MemoryAttention(nn.Module):
         """What the queries read from W keys born at `birth` (steps from the queries' origin).
 
         `log_mask`, one for all heads or one for each, is -inf where a key cannot be read.
-        Returns (B, Q, D), and the most any head attended to each key, (B, Q, W), no gradient.
+        Returns (B, Q, D) and the attention, (B, H, Q, W).
         """
         B, H, Q, _ = q_BHQx.shape
         k_BHWd, v_BHWd = kv_BWY.view(B, -1, 2, H, kv_BWY.shape[-1] // (2 * H)).permute(
@@ -83,7 +83,7 @@ class MemoryAttention(nn.Module):
         logits_BHQW = q_BHQx @ k_BHWx.transpose(-1, -2) + log_mask_BHQW
         attention_BHQW = softmax_or_nothing(logits_BHQW)
         y_BHQd = attention_BHQW @ v_BHWd
-        return self.out(y_BHQd.transpose(1, 2).reshape(B, Q, -1)), attention_BHQW.detach().amax(1)
+        return self.out(y_BHQd.transpose(1, 2).reshape(B, Q, -1)), attention_BHQW
 
     def read_dense(
         self, z_BQD: Tensor, memories_BKD: Tensor, age_BQK: Tensor, log_mask_BQK: Tensor

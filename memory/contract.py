@@ -37,12 +37,28 @@ class LiveMemories(NamedTuple):
         return (self.age_BLS == age_B[:, None, None]).flatten(1).any(-1)
 
 
+class Read(NamedTuple):
+    """What one layer read from memories with spans of their own: enough to judge which it needed.
+
+    N stretches of C queries, W keys each. span_BNW: spans in steps, at most `max_span`, and
+    attention_MHCW, 0 where a key cannot be read (M = B * N), both with their graph; age_BNCW in
+    steps; n_steps: steps of all environments in the segment.
+    """
+
+    span_BNW: Tensor
+    attention_MHCW: Tensor
+    age_BNCW: Tensor
+    max_span: float
+    n_steps: int
+
+
 class Aux(NamedTuple):
     """What `unroll` learned about itself: losses for the spans and what the metrics need.
 
-    span_loss, shrink_loss and use_loss are scalars, summed over memories and layers and divided by
-    the number of steps: the paper's penalty, and the two that retention control weighs against
-    each other (`span_mask` has all three). memory_loss: a loss of the memory's own, weighted, which
+    span_loss and shrink_loss are scalars, summed over memories and layers and divided by the number
+    of steps: the paper's penalty, and one that also reaches spans longer than any episode (both in
+    `span_mask`). reads: what `use.use_loss` needs, by layer; empty for memories without spans of
+    their own. memory_loss: a loss of the memory's own, weighted, which
     agents add to theirs. span_BTL: predicted spans in steps of the memories born
     in the segment; live_BTL: number of earlier memories each step could read; evicted_B: memories
     dropped alive because the capacity was full. Memories without slots give None for these three.
@@ -50,7 +66,7 @@ class Aux(NamedTuple):
 
     span_loss: Tensor
     shrink_loss: Tensor
-    use_loss: Tensor
+    reads: tuple[Read, ...] = ()
     span_BTL: Tensor | None = None
     live_BTL: Tensor | None = None
     evicted_B: Tensor | None = None
@@ -165,4 +181,4 @@ def check_initial_span(owner: str, initial_span: float, max_span: float) -> None
 def no_spans(like: Tensor) -> Aux:
     """The `Aux` of a memory without spans, on the device of `like`."""
     zero = torch.zeros((), device=like.device)
-    return Aux(zero, zero, zero)
+    return Aux(zero, zero)

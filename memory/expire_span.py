@@ -85,6 +85,8 @@ class ExpireSpan(SlotTransformer):
     log-spaced buckets, the same however the segments are cut.
     """
 
+    has_own_spans = True
+
     def __init__(self, dim_in: int, config: ExpireSpanConfig) -> None:
         super().__init__(dim_in, config, ramp=config.ramp, max_live=config.max_live)
         self.span_predictor = SpanPredictor(config)

@@ -6,6 +6,7 @@ memory itself (`ExpireSpan`), learned for each head (`AdaptiveSpan`), or a const
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .attention import age_scales
-from .contract import Aux, LiveMemories
+from .contract import Aux, LiveMemories, Read
 from .segment import (
     Keys,
     Stretches,
@@ -26,7 +27,7 @@ from .segment import (
     take_rows,
     within_capacity,
 )
-from .span_mask import SpanLosses, log_mask, shrink_loss, soft_mask, span_penalty, use_loss
+from .span_mask import SpanLosses, log_mask, shrink_loss, soft_mask, span_penalty
 from .stack import TransformerConfig, TransformerMemory
 
 SLOT_CHUNK = 16
@@ -56,6 +57,7 @@ class LayerRead(NamedTuple):
     readable_BNCW: Tensor
     evicted_BT: Tensor
     losses: SpanLosses
+    read: Read
 
 
 class SlotTransformer(TransformerMemory):
@@ -68,6 +70,11 @@ class SlotTransformer(TransformerMemory):
     Gradients stop at the state: memories from before the segment are constants, but the spans and
     the keys and values made from them are not.
     """
+
+    max_span: float = math.inf
+    """The longest span there can be, in steps."""
+    has_own_spans = False
+    """Whether each memory's span is its own, to be learned from its use."""
 
     def __init__(
         self, dim_in: int, config: TransformerConfig, *, ramp: float, max_live: int | None
@@ -218,7 +225,8 @@ class SlotTransformer(TransformerMemory):
         span_BTL = torch.stack([read.span_BK[:, -T:] for read in reads], -1)
         state = self._pack(memories, reads, state, evicted_BT, episode_BT)
         losses = torch.stack([torch.stack(read.losses) for read in reads]).sum(0)
-        aux = Aux(losses[0], losses[1], losses[2], span_BTL, live_BTL, evicted_BT.sum(1))
+        used = tuple(read.read for read in reads) if self.has_own_spans else ()
+        aux = Aux(losses[0], losses[1], used, span_BTL, live_BTL, evicted_BT.sum(1))
         return self.final_norm(x_BTD), state, aux
 
     def _read_segment(
@@ -255,18 +263,17 @@ class SlotTransformer(TransformerMemory):
         kv_MWY = take_rows(attention.keys_values(memories_BKD), stretches.index_BNW)
         # Keys gathered but not readable may lie far ahead, where exp would overflow.
         birth_BNW = (take(keys.birth_BK, stretches.index_BNW) - origin_N[:, None]).clamp(max=C // 2)
-        y_MCD, attention_MCW = attention.read(
+        y_MCD, attention_MHCW = attention.read(
             q_MHCx, kv_MWY, birth_BNW.flatten(0, 1), log_mask_BNHCW.flatten(0, 1)
         )
         # Queries that fill up the last stretch repeat its last step: they do not pay again.
         paying_BNCW = readable_BNCW.flatten(1, 2)[:, :T]
         paying_BNCW = F.pad(paying_BNCW, (0, 0, 0, N * C - T)).view_as(readable_BNCW)
-        attention_BNCW = attention_MCW.view_as(mask_BNCW)
-        losses = self._losses(
-            layer, span_BK[:, -T:], span_BNW, stretches, paying_BNCW, attention_BNCW
+        losses = self._losses(layer, span_BK[:, -T:], span_BNW, stretches, paying_BNCW)
+        read = Read(span_BNW, attention_MHCW, stretches.age_BNCW, self.max_span, B * T)
+        return y_MCD.view(B, N * C, D)[:, :T], LayerRead(
+            span_BK.detach(), stretches, readable_BNCW, evicted_BT, losses, read
         )
-        read = LayerRead(span_BK.detach(), stretches, readable_BNCW, evicted_BT, losses)
-        return y_MCD.view(B, N * C, D)[:, :T], read
 
     def _log_mask(
         self, layer: int, mask_BNCW: Tensor, age_BNCW: Tensor, readable_BNCW: Tensor
@@ -285,15 +292,12 @@ class SlotTransformer(TransformerMemory):
         span_BNW: Tensor,
         stretches: Stretches,
         paying_BNCW: Tensor,
-        attention_BNCW: Tensor,
     ) -> SpanLosses:
         """A layer's losses from the spans of the segment's own memories and of the stretches' keys,
-        the keys that each query pays for, and the most any head attended to each."""
-        used_BNW = use_loss(span_BNW, stretches.age_BNCW, attention_BNCW)
+        and the keys that each query pays for."""
         return SpanLosses(
             span_penalty(span_BNW, stretches.age_BNCW, self.ramp, paying_BNCW) / born_BT.numel(),
-            shrink_loss(born_BT).mean(),
-            used_BNW.sum() / born_BT.numel(),
+            shrink_loss(born_BT, self.max_span).mean(),
         )
 
     @torch.no_grad()

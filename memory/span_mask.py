@@ -1,4 +1,4 @@
-"""The paper's two equations (Sukhbaatar et al. 2021, arXiv:2105.06548), and two losses of our own.
+"""The paper's two equations (Sukhbaatar et al. 2021, arXiv:2105.06548), and a loss of our own.
 
 e_i            span of memory i, in steps
 r_ti = e_i - (t - i)                        remaining span at step t; t - i is the age
@@ -17,11 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-USED_FROM = 0.3
-"""Share of a head's attention from which a memory counts as used."""
-
-LIFE_AFTER_USE = 2.0
-"""Span a memory should have at least, as a multiple of the age at which it was last used."""
+NEARLY_ALL = 0.9999
+"""Share of the maximum beyond which a span counts as no longer."""
 
 
 class SpanLosses(NamedTuple):
@@ -29,7 +26,6 @@ class SpanLosses(NamedTuple):
 
     span: Tensor
     shrink: Tensor
-    use: Tensor
 
 
 def soft_mask(spans: Tensor, ages: Tensor, ramp: float) -> Tensor:
@@ -64,23 +60,18 @@ def span_penalty(spans: Tensor, ages: Tensor, ramp: float, visible: Tensor) -> T
     return ((spans * fading.sum(-2)).sum() - (ages * fading).sum()) / ramp
 
 
-def shrink_loss(spans: Tensor) -> Tensor:
-    """log(1 + e) of every memory, in place of the paper's e: a span of 4,000 shrinks at the rate of
-    one of 40, and one below a step is left alone. Unlike `span_penalty` it presses on spans that no
-    episode is long enough to reach. Spans in steps, any shape; the result has the same."""
-    return torch.log1p(spans)
+def log_span(spans: Tensor, max_span: float) -> Tensor:
+    """log(1 + e) - log(1 - e/L): the size of a span, as forces on spans measure it.
 
-
-def use_loss(spans: Tensor, ages: Tensor, attention: Tensor) -> Tensor:
-    """Use extends life: how far log(1 + e) is below that of `LIFE_AFTER_USE` x the age of use.
-
-    A memory is used at the age at which some step gives it `USED_FROM` of its attention. That it is
-    needed shows in what the policy reads, also when every episode succeeds and no advantage is left
-    to say so. Shapes: spans (..., K) in steps; ages and attention (..., T, K), no gradient through
-    either. Returns (..., K), 0 for memories not used. `SlotTransformer` takes it once
-    for every stretch of steps that share keys, so the sum depends a little on how segments are cut.
+    A short span grows by log e, so one of 4,000 steps moves at the rate of one of 40, and one below
+    a step hardly counts. Near L it grows as the predictor's logit does, whose sigmoid is flat
+    there: measured by log e alone, a span that has reached L would feel no force ever again.
+    Spans in steps, any shape, at most L = `max_span`; the result has the same shape.
     """
-    age_of_use = torch.where(attention >= USED_FROM, ages, 0).amax(-2)
-    return torch.relu(torch.log1p(LIFE_AFTER_USE * age_of_use) - torch.log1p(spans)) * (
-        age_of_use > 0
-    )
+    return torch.log1p(spans) - torch.log1p(-(spans / max_span).clamp(max=NEARLY_ALL))
+
+
+def shrink_loss(spans: Tensor, max_span: float) -> Tensor:
+    """The size of every memory's span, in place of the paper's e. Unlike `span_penalty` it presses
+    on spans that no episode is long enough to reach. Shapes and units as of `log_span`."""
+    return log_span(spans, max_span)

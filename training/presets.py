@@ -92,6 +92,7 @@ def portal(total_timesteps: int, *n_rooms: int) -> Mapping[str, AlgorithmPreset]
                 "scale_ent_coef": True,  # else entropy rises while 10 rooms are learned
                 # rewards alone teach an agent to avoid locked doors, and hardly to use open ones
                 "prediction_coef": 2.0,
+                "use_by": "attention",  # tuned with it
             },
             memories=PORTAL_MEMORIES,
         )

@@ -18,7 +18,6 @@ import expire_span.envs  # noqa: F401  (registers the environments)
 from expire_span.agents import CheckpointError, make_vec_env
 from expire_span.agents.advantage_scale import AdvantageScale
 from expire_span.agents.base import MemoryOnPolicyAlgorithm
-from expire_span.agents.span_control import make_span_control
 
 from . import plots
 from .arguments import UserError, as_sections
@@ -204,7 +203,7 @@ def _begin_stage(session: Session, stage: int) -> None:
     model.set_env(vec_env)
     # what returns and advantages were like in the stage before is no measure for this one
     model.advantage_scale = AdvantageScale()
-    model.span_control = make_span_control(model.span_coef, model.target_live)
+    model.reset_span_control()
 
 
 def evaluate(session: Session) -> Evaluation:
