@@ -26,22 +26,33 @@ NEEDED_FROM = 0.1
 ATTENDED_FROM = 0.3
 """Share of a head's attention from which a memory counts as used, by attention."""
 
+LEAST_REST = 1e-4
+"""Share of attention that counts as left over for other memories, at least."""
+
 
 def influences(reads: Sequence[Read], preference_BT: Tensor) -> list[Tensor]:
     """How much the preferences of a segment owe to every memory at every step, by layer.
 
-    |sum over heads of a * d preference / d a|, to first order what is lost with what was read from
-    the memory; that of a step's own preference, and of later ones through what the step wrote. (The
-    slope by the mask would not do: where all attention is on one memory the softmax is flat.)
-    Differentiates once, without a gradient for any weight; the graph stays. Shapes: (B, T) ->
-    (B, N, C, W) for each read.
+    Without memory i a head reads y' = (y - a_i v_i) / (1 - a_i) instead of y = sum_j a_j v_j. So
+    with g = d preference / d y, taking it away changes the preference to first order by
+
+        g (y' - y) = a_i / (1 - a_i) * (sum_j a_j g v_j - g v_i),      g v_i = d preference / d a_i
+
+    summed over heads; counted are a step's own preference, and later ones through what the step
+    wrote. (The slope by the mask lacks the 1 - a_i, and vanishes where a head looks at one memory
+    alone.) Differentiates once, without a gradient for any weight; the graph stays. Shapes:
+    (B, T) -> (B, N, C, W) for each read.
     """
     attentions = [read.attention_MHCW for read in reads]
     slopes = torch.autograd.grad(preference_BT.sum(), attentions, retain_graph=True)
-    return [
-        (slope_MHCW * read.attention_MHCW.detach()).sum(1).abs().view_as(read.age_BNCW)
-        for slope_MHCW, read in zip(slopes, reads, strict=True)
-    ]
+    losses = []
+    for slope_MHCW, read in zip(slopes, reads, strict=True):
+        share_MHCW = read.attention_MHCW.detach()
+        read_MHC1 = (share_MHCW * slope_MHCW).sum(-1, keepdim=True)
+        odds_MHCW = share_MHCW / (1 - share_MHCW).clamp(min=LEAST_REST)
+        lost_MCW = (odds_MHCW * (read_MHC1 - slope_MHCW)).sum(1)
+        losses.append(lost_MCW.abs().view_as(read.age_BNCW))
+    return losses
 
 
 def use_loss(reads: Sequence[Read], preference_BT: Tensor | None) -> Tensor:
