@@ -15,7 +15,7 @@ from stable_baselines3.common.distributions import (
 from torch import Tensor
 
 from expire_span.agents.preference import preference
-from expire_span.agents.span_control import DECIDED, MAX_COEF, AutoSpanControl, make_span_control
+from expire_span.agents.span_control import DECIDED, FORCES, AutoSpanControl, make_span_control
 from expire_span.memory import Aux, Read
 
 LOGITS = torch.tensor([[2.0, 0.0, 1.0], [0.0, 30.0, 0.0]])
@@ -77,7 +77,7 @@ def solved(**options: Any) -> AutoSpanControl:
 
 def test_memories_not_needed_are_pressed_and_those_needed_are_held() -> None:
     idle, needed = pressures(solved(), DECIDED)
-    assert idle == pytest.approx(MAX_COEF["influence"] * (1 + 0.1 / 6))
+    assert idle == pytest.approx(FORCES["influence"].press * (1 + 0.1 / 6))
     assert needed < 0
 
 

@@ -64,6 +64,7 @@ LONG_CORRIDOR = AlgorithmPreset(
         "n_steps": 256,  # the longer the corridors, the fewer decisions in a step
         "n_epochs": 4,
         "ent_coef": 0.003,
+        "use_by": "attention",  # tuned with it
     },
     # spans begin at 328 steps; each stage makes those of the cues twice as long as it needs
     memories={"expire-span": {"max_span": 32_768.0, "ramp": 16.0, "initial_span": 0.01}},
@@ -115,13 +116,15 @@ INSTRUCTION = AlgorithmPreset(
     },
     hyper_parameters={
         "learning_rate": 1e-3,
-        "learning_rate_schedule": "linear",
+        "learning_rate_schedule": "stable-decay",
         "n_steps": 128,
+        "batch_size": 1024,
         "n_epochs": 4,
         "gamma": 0.0,  # a message is paid for at once
         "gae_lambda": 0.0,
         "target_kl": 0.05,
         "ent_coef": 0.003,
+        "scale_ent_coef": True,
     },
     memories={"expire-span": {"max_span": 256.0, "ramp": 16.0, "initial_span": 0.5}},
 )
