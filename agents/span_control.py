@@ -41,7 +41,7 @@ times the pressure memories needed for hundreds of steps are let go (docs/experi
 DECIDED = 4.0
 """Mean size of preferences, in nats, from which influence is a sign to be trusted in full: with
 three actions, 99.5 % for one of them. A policy that has not made up its mind owes nothing to any
-memory, and would let go of all of them."""
+memory: pressed by what it shows, it would let go of all of them, or hold on to just any."""
 
 
 class SpanControl(Protocol):
@@ -77,7 +77,8 @@ class AutoSpanControl:
     Once every episode succeeds, advantages vanish and the span loss is the only gradient left: a
     constant alpha then lets needed memories expire. Here two forces meet. All memories are pressed
     by alpha; those the policy needs are held by `use_loss`, which does not fade with the
-    advantages. And alpha follows the return:
+    advantages. By influence, both grow as the policy makes up its mind. And alpha follows the
+    return:
 
     - It falls linearly from its full value (in `FORCES`) to 0 as the recent return falls from the
       best seen to `tolerance` below it. The best forgets slowly, so a lucky stretch does not switch
@@ -121,7 +122,7 @@ class AutoSpanControl:
         if self.use_by == "attention":
             return pressure + hold * use_loss(aux.reads, None)
         decided = (preference_BT.detach().abs().mean() / DECIDED).clamp(max=1)
-        return decided * pressure + hold * use_loss(aux.reads, preference_BT)
+        return decided * (pressure + hold * use_loss(aux.reads, preference_BT))
 
 
 def make_span_control(

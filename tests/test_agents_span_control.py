@@ -81,11 +81,12 @@ def test_memories_not_needed_are_pressed_and_those_needed_are_held() -> None:
     assert needed < 0
 
 
-def test_pressure_waits_until_the_policy_is_decided() -> None:
-    full, _ = pressures(solved(), DECIDED)
+def test_both_forces_wait_until_the_policy_is_decided() -> None:
+    full = pressures(solved(), DECIDED)
     for share in (0.01, 0.5):
-        assert pressures(solved(), share * DECIDED)[0] == pytest.approx(share * full)
-    assert pressures(solved(), 3 * DECIDED)[0] == pytest.approx(full)
+        expected = [share * slope for slope in full]
+        assert pressures(solved(), share * DECIDED) == pytest.approx(expected)
+    assert pressures(solved(), 3 * DECIDED) == pytest.approx(full)
 
 
 def test_attention_holds_what_is_looked_at_needed_or_not() -> None:
