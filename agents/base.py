@@ -51,8 +51,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     :param memory_kwargs: its options, the fields of its config dataclass
     :param span_coef: weight alpha of the span loss, or "auto": press only while the return allows
     :param target_live: with "auto", mean live memories per layer below which nothing is pressed
-    :param use_by: with "auto", which memories are held: those with "influence" on the action taken,
-        or those that get "attention"
+    :param use_by: with "auto", which memories are held: those that get "attention", or those with
+        "influence" on the action taken, which are fewer
     :param prediction_coef: weight of the loss of predicting the next observation, which teaches the
         memory what to look up where rewards are rare; 0 predicts nothing
     :param scale_ent_coef: shrink `ent_coef` with the advantages, as the learning rate is: where
@@ -85,7 +85,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         memory_kwargs: dict[str, Any] | None = None,
         span_coef: SpanCoef = "auto",
         target_live: float | None = None,
-        use_by: UseSign = "influence",
+        use_by: UseSign = "attention",
         prediction_coef: float = 0.0,
         scale_ent_coef: bool = False,
         n_envs: int | None = None,

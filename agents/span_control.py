@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -23,25 +23,14 @@ SHRINK_WEIGHT = 0.1
 """Weight of `shrink_loss` beside the paper's penalty, which presses harder but on the ramp only."""
 
 
-class Forces(NamedTuple):
-    """What works on spans: alpha while the return is at its best, and the weight of `use_loss`."""
-
-    press: float
-    hold: float
-
-
-FORCES: dict[UseSign, Forces] = {
-    "influence": Forces(press=1e-3, hold=1.0),
-    "attention": Forces(press=1e-4, hold=0.1),
-}
-"""By the sign of use. Attention takes so much for used that a stronger pressure would have to be
-held against everywhere. The paper's penalty weighs a span by its length, so with a hold of only 100
-times the pressure memories needed for hundreds of steps are let go (docs/experiments.md)."""
+MAX_COEF: dict[UseSign, float] = {"influence": 1e-3, "attention": 1e-4}
+"""alpha while the return is at its best, by the sign of use. Attention takes so much for used that
+a stronger pressure would have to be held against everywhere."""
 
 DECIDED = 4.0
 """Mean size of preferences, in nats, from which influence is a sign to be trusted in full: with
 three actions, 99.5 % for one of them. A policy that has not made up its mind owes nothing to any
-memory: pressed by what it shows, it would let go of all of them, or hold on to just any."""
+memory, and would let go of all of them."""
 
 
 class SpanControl(Protocol):
@@ -77,18 +66,19 @@ class AutoSpanControl:
     Once every episode succeeds, advantages vanish and the span loss is the only gradient left: a
     constant alpha then lets needed memories expire. Here two forces meet. All memories are pressed
     by alpha; those the policy needs are held by `use_loss`, which does not fade with the
-    advantages. By influence, both grow as the policy makes up its mind. And alpha follows the
-    return:
+    advantages. And alpha follows the return (and by influence, how decided the policy is):
 
-    - It falls linearly from its full value (in `FORCES`) to 0 as the recent return falls from the
+    - It falls linearly from its full value (`MAX_COEF`) to 0 as the recent return falls from the
       best seen to `tolerance` below it. The best forgets slowly, so a lucky stretch does not switch
       the pressure off for good; the tolerance grows with the standard error of the recent return,
       so noise does not either.
     - At or below `target_live` memories there is nothing left to gain, and it is 0.
     """
 
-    use_by: UseSign = "influence"
-    """What shows that a memory is in use: influence on the action, or attention."""
+    use_by: UseSign = "attention"
+    """What shows that a memory is in use: attention, or influence on the action."""
+    use_coef: float = 0.1
+    """Weight of the loss that holds the memories in use."""
     target_live: float | None = None
     """Mean live memories per layer at which shrinking stops; None: as few as the return allows."""
     tolerance: float = 0.02
@@ -111,18 +101,18 @@ class AutoSpanControl:
             return
         allowed = self.tolerance * abs(self.best) + noise
         shortfall = (self.best - recent) / allowed if allowed > 0 else 0.0
-        self.coef = FORCES[self.use_by].press * max(0.0, 1.0 - shortfall)
+        self.coef = MAX_COEF[self.use_by] * max(0.0, 1.0 - shortfall)
 
     def loss(self, aux: Aux, preference_BT: Tensor) -> Tensor:
         """The pressure on all memories, and what holds those in use."""
         pressure = self.coef * (aux.span_loss + SHRINK_WEIGHT * aux.shrink_loss)
         if not aux.reads:
             return pressure
-        hold = FORCES[self.use_by].hold
         if self.use_by == "attention":
-            return pressure + hold * use_loss(aux.reads, None)
+            return pressure + self.use_coef * use_loss(aux.reads, None)
+        pressure = pressure + self.coef * SHRINK_WEIGHT * aux.limit_loss
         decided = (preference_BT.detach().abs().mean() / DECIDED).clamp(max=1)
-        return decided * (pressure + hold * use_loss(aux.reads, preference_BT))
+        return decided * pressure + self.use_coef * use_loss(aux.reads, preference_BT)
 
 
 def make_span_control(
@@ -130,8 +120,8 @@ def make_span_control(
 ) -> SpanControl:
     """Raises ValueError for a negative coefficient, an unknown sign of use, or a target that
     nothing would steer to."""
-    if use_by not in FORCES:
-        raise ValueError(f"use_by = {use_by!r} is unknown; known: {', '.join(FORCES)}")
+    if use_by not in MAX_COEF:
+        raise ValueError(f"use_by = {use_by!r} is unknown; known: {', '.join(MAX_COEF)}")
     if span_coef == "auto":
         if target_live is not None and target_live <= 0:
             raise ValueError(f"target_live = {target_live} must be above 0, or None for no target")

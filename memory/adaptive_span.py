@@ -70,4 +70,4 @@ class AdaptiveSpan(SlotTransformer):
     ) -> SpanLosses:
         """The heads' spans pay, whatever was read."""
         span_H = self.max_span * self.fraction_LH[layer].clamp(0, 1)
-        return SpanLosses(span_H.mean(), shrink_loss(span_H, self.max_span).mean())
+        return SpanLosses(span_H.mean(), shrink_loss(span_H).mean(), span_H.new_zeros(()))

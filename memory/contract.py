@@ -55,17 +55,19 @@ class Read(NamedTuple):
 class Aux(NamedTuple):
     """What `unroll` learned about itself: losses for the spans and what the metrics need.
 
-    span_loss and shrink_loss are scalars, summed over memories and layers and divided by the number
-    of steps: the paper's penalty, and one that also reaches spans longer than any episode (both in
-    `span_mask`). reads: what `use.use_loss` needs, by layer; empty for memories without spans of
-    their own. memory_loss: a loss of the memory's own, weighted, which
-    agents add to theirs. span_BTL: predicted spans in steps of the memories born
-    in the segment; live_BTL: number of earlier memories each step could read; evicted_B: memories
-    dropped alive because the capacity was full. Memories without slots give None for these three.
+    span_loss, shrink_loss and limit_loss are scalars, summed over memories and layers and divided
+    by the number of steps: the paper's penalty, one that also reaches spans longer than any
+    episode, and what that lacks near the longest span (all in `span_mask`). reads: what `use_loss`
+    needs, by layer; empty for memories without spans of their own. memory_loss: a loss of the
+    memory's own, weighted, which agents add to theirs. span_BTL: predicted spans in steps of the
+    memories born in the segment; live_BTL: number of earlier memories each step could read;
+    evicted_B: memories dropped alive because the capacity was full. Memories without slots give
+    None for these three.
     """
 
     span_loss: Tensor
     shrink_loss: Tensor
+    limit_loss: Tensor
     reads: tuple[Read, ...] = ()
     span_BTL: Tensor | None = None
     live_BTL: Tensor | None = None
@@ -181,4 +183,4 @@ def check_initial_span(owner: str, initial_span: float, max_span: float) -> None
 def no_spans(like: Tensor) -> Aux:
     """The `Aux` of a memory without spans, on the device of `like`."""
     zero = torch.zeros((), device=like.device)
-    return Aux(zero, zero)
+    return Aux(zero, zero, zero)

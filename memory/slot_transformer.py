@@ -27,7 +27,7 @@ from .segment import (
     take_rows,
     within_capacity,
 )
-from .span_mask import SpanLosses, log_mask, shrink_loss, soft_mask, span_penalty
+from .span_mask import SpanLosses, limit_loss, log_mask, shrink_loss, soft_mask, span_penalty
 from .stack import TransformerConfig, TransformerMemory
 
 SLOT_CHUNK = 16
@@ -226,7 +226,7 @@ class SlotTransformer(TransformerMemory):
         state = self._pack(memories, reads, state, evicted_BT, episode_BT)
         losses = torch.stack([torch.stack(read.losses) for read in reads]).sum(0)
         used = tuple(read.read for read in reads) if self.has_own_spans else ()
-        aux = Aux(losses[0], losses[1], used, span_BTL, live_BTL, evicted_BT.sum(1))
+        aux = Aux(losses[0], losses[1], losses[2], used, span_BTL, live_BTL, evicted_BT.sum(1))
         return self.final_norm(x_BTD), state, aux
 
     def _read_segment(
@@ -297,7 +297,8 @@ class SlotTransformer(TransformerMemory):
         and the keys that each query pays for."""
         return SpanLosses(
             span_penalty(span_BNW, stretches.age_BNCW, self.ramp, paying_BNCW) / born_BT.numel(),
-            shrink_loss(born_BT, self.max_span).mean(),
+            shrink_loss(born_BT).mean(),
+            limit_loss(born_BT, self.max_span).mean(),
         )
 
     @torch.no_grad()

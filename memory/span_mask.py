@@ -1,4 +1,4 @@
-"""The paper's two equations (Sukhbaatar et al. 2021, arXiv:2105.06548), and a loss of our own.
+"""The paper's two equations (Sukhbaatar et al. 2021, arXiv:2105.06548), and losses of our own.
 
 e_i            span of memory i, in steps
 r_ti = e_i - (t - i)                        remaining span at step t; t - i is the age
@@ -26,6 +26,7 @@ class SpanLosses(NamedTuple):
 
     span: Tensor
     shrink: Tensor
+    limit: Tensor
 
 
 def soft_mask(spans: Tensor, ages: Tensor, ramp: float) -> Tensor:
@@ -60,18 +61,15 @@ def span_penalty(spans: Tensor, ages: Tensor, ramp: float, visible: Tensor) -> T
     return ((spans * fading.sum(-2)).sum() - (ages * fading).sum()) / ramp
 
 
-def log_span(spans: Tensor, max_span: float) -> Tensor:
-    """log(1 + e) - log(1 - e/L): the size of a span, as forces on spans measure it.
-
-    A short span grows by log e, so one of 4,000 steps moves at the rate of one of 40, and one below
-    a step hardly counts. Near L it grows as the predictor's logit does, whose sigmoid is flat
-    there: measured by log e alone, a span that has reached L would feel no force ever again.
-    Spans in steps, any shape, at most L = `max_span`; the result has the same shape.
-    """
-    return torch.log1p(spans) - torch.log1p(-(spans / max_span).clamp(max=NEARLY_ALL))
+def shrink_loss(spans: Tensor) -> Tensor:
+    """log(1 + e) of every memory, in place of the paper's e: a span of 4,000 shrinks at the rate of
+    one of 40, and one below a step is left alone. Unlike `span_penalty` it presses on spans that no
+    episode is long enough to reach. Spans in steps, any shape; the result has the same."""
+    return torch.log1p(spans)
 
 
-def shrink_loss(spans: Tensor, max_span: float) -> Tensor:
-    """The size of every memory's span, in place of the paper's e. Unlike `span_penalty` it presses
-    on spans that no episode is long enough to reach. Shapes and units as of `log_span`."""
-    return log_span(spans, max_span)
+def limit_loss(spans: Tensor, max_span: float) -> Tensor:
+    """-log(1 - e/L), beside `shrink_loss`: what makes it grow near L as the predictor's logit does.
+    The sigmoid is flat there, so a span that has reached L would hardly feel anything again.
+    Spans in steps, any shape, at most L = `max_span`; the result has the same shape."""
+    return -torch.log1p(-(spans / max_span).clamp(max=NEARLY_ALL))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from stable_baselines3.common.distributions import (
@@ -15,7 +13,13 @@ from stable_baselines3.common.distributions import (
 from torch import Tensor
 
 from expire_span.agents.preference import preference
-from expire_span.agents.span_control import DECIDED, FORCES, AutoSpanControl, make_span_control
+from expire_span.agents.span_control import (
+    DECIDED,
+    MAX_COEF,
+    AutoSpanControl,
+    UseSign,
+    make_span_control,
+)
 from expire_span.memory import Aux, Read
 
 LOGITS = torch.tensor([[2.0, 0.0, 1.0], [0.0, 30.0, 0.0]])
@@ -53,7 +57,8 @@ def test_preference_of_continuous_actions_is_in_standard_deviations() -> None:
 def aux_of(spans: Tensor, attention: Tensor) -> Aux:
     """One memory at one step, aged 40 steps."""
     read = Read(spans.view(1, 1, 1), attention, torch.full((1, 1, 1, 1), 40.0), 1000.0, 1)
-    return Aux(spans.sum(), torch.log1p(spans).sum(), (read,))
+    limit = -torch.log1p(-spans / 1000.0)
+    return Aux(spans.sum(), torch.log1p(spans).sum(), limit, (read,))
 
 
 def pressures(control: AutoSpanControl, size: float) -> tuple[float, float]:
@@ -69,28 +74,28 @@ def pressures(control: AutoSpanControl, size: float) -> tuple[float, float]:
     return slopes[0], slopes[1]
 
 
-def solved(**options: Any) -> AutoSpanControl:
-    control = AutoSpanControl(**options)
+def solved(use_by: UseSign) -> AutoSpanControl:
+    control = AutoSpanControl(use_by)
     control.update([1.0] * 100, live_mean=50.0)
     return control
 
 
 def test_memories_not_needed_are_pressed_and_those_needed_are_held() -> None:
-    idle, needed = pressures(solved(), DECIDED)
-    assert idle == pytest.approx(FORCES["influence"].press * (1 + 0.1 / 6))
+    idle, needed = pressures(solved("influence"), DECIDED)
+    assert idle == pytest.approx(MAX_COEF["influence"] * (1 + 0.1 * (1 / 6 + 1 / 995)))
     assert needed < 0
 
 
-def test_both_forces_wait_until_the_policy_is_decided() -> None:
-    full = pressures(solved(), DECIDED)
+def test_pressure_waits_until_the_policy_is_decided() -> None:
+    full, _ = pressures(solved("influence"), DECIDED)
     for share in (0.01, 0.5):
-        expected = [share * slope for slope in full]
-        assert pressures(solved(), share * DECIDED) == pytest.approx(expected)
-    assert pressures(solved(), 3 * DECIDED) == pytest.approx(full)
+        slope, _ = pressures(solved("influence"), share * DECIDED)
+        assert slope == pytest.approx(share * full)
+    assert pressures(solved("influence"), 3 * DECIDED)[0] == pytest.approx(full)
 
 
 def test_attention_holds_what_is_looked_at_needed_or_not() -> None:
-    idle, needed = pressures(solved(use_by="attention"), 0.01)
+    idle, needed = pressures(solved("attention"), 0.01)
     assert idle == needed < 0
 
 

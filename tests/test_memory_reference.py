@@ -5,6 +5,7 @@ B environments, T steps, E input features, D width, H heads, L layers; N memorie
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from expire_span.memory import ExpireSpan, ExpireSpanConfig, soft_mask, span_penalty
-from expire_span.memory.span_mask import shrink_loss
+from expire_span.memory.span_mask import limit_loss, shrink_loss
 
 E = 5
 SMALL: dict[str, Any] = {"width": 12, "n_layers": 2, "n_heads": 3, "ffn_width": 20}
@@ -321,14 +322,19 @@ def test_a_memory_pays_about_one_over_its_whole_ramp() -> None:
     assert float(torch.autograd.grad(penalty, spans)[0]) == pytest.approx(1.0)
 
 
-def test_size_of_a_span_by_hand() -> None:
-    # short spans grow as log(1 + e); near the maximum the logit counts, not the flat sigmoid
+def test_shrinking_by_hand() -> None:
     spans = torch.tensor([0.0, 1.0, 3.0, 99.0], requires_grad=True)
-    size = shrink_loss(spans, 1e9)
-    torch.testing.assert_close(size, torch.tensor([1.0, 2.0, 4.0, 100.0]).log())
-    (slope,) = torch.autograd.grad(size.sum(), spans)
+    loss = shrink_loss(spans)
+    torch.testing.assert_close(loss, torch.tensor([1.0, 2.0, 4.0, 100.0]).log())
+    (slope,) = torch.autograd.grad(loss.sum(), spans)
     torch.testing.assert_close(slope, torch.tensor([1.0, 0.5, 0.25, 0.01]))
+
+
+def test_spans_at_the_limit_still_feel_a_force() -> None:
+    # of the logit, where the sigmoid is flat
     logits = torch.tensor([5.0, 8.0], requires_grad=True)
-    (slope,) = torch.autograd.grad(shrink_loss(64 * logits.sigmoid(), 64.0).sum(), logits)
+    spans = 64 * logits.sigmoid()
+    (slope,) = torch.autograd.grad((shrink_loss(spans) + limit_loss(spans, 64.0)).sum(), logits)
     assert (slope - 1).abs().max() < 0.02
-    assert torch.isfinite(shrink_loss(torch.tensor([64.0, 0.0]), 64.0)).all()
+    assert torch.isfinite(limit_loss(torch.tensor([64.0, 0.0]), 64.0)).all()
+    assert not limit_loss(torch.tensor([3.0, 500.0]), math.inf).any()

@@ -31,7 +31,7 @@ def test_use_by_attention_by_hand() -> None:
     ages = torch.tensor([[6.0, 9.0, 4.0], [7.0, 10.0, 5.0]])
     attention = torch.tensor([[0.1, 0.6, 0.29], [0.9, 0.6, 0.29]])
     loss = use_loss([read_of(spans, ages, attention)], None)
-    assert float(loss.detach()) == pytest.approx((size(14) - size(5)) / 2)
+    assert float(loss.detach()) == pytest.approx(math.log(15 / 6) / 2)
     (slope,) = torch.autograd.grad(loss, spans)
     assert slope[0] < 0 and slope[1:].tolist() == [0.0, 0.0]
 
@@ -41,34 +41,27 @@ def test_use_by_influence_by_hand() -> None:
     # sign and however little it is attended to
     spans = torch.full((3,), 5.0, requires_grad=True)
     ages = torch.tensor([[6.0, 9.0, 4.0], [7.0, 10.0, 5.0]])
-    read = read_of(spans, ages, torch.tensor([[0.0, 0.8, 0.1], [0.5, 0.25, 0.25]]))
-    slopes = torch.tensor([[9.0, 0.5, -7.0], [1.0, -1.6, -1.5]])
-    # what is read is worth 0.4 - 0.7 = -0.3 and 0.5 - 0.4 - 0.375 = -0.275
-    influence = torch.tensor([[0.0, 4 * 0.8, 6.7 / 9], [1.275, 1.325 / 3, 1.225 / 3]])
+    attention = torch.tensor([[0.0, 0.9, 0.1], [0.5, 0.3, 0.2]])
+    slopes = torch.tensor([[9.0, 0.5, -7.0], [1.0, -1.6, 1.5]])
+    read = read_of(spans, ages, attention)
+    influence = torch.tensor([[0.0, 0.45, 0.7], [0.5, 0.48, 0.3]])
     owed = (slopes * read.attention_MHCW[0, 0]).sum(-1)
     preference_BT = (owed - owed.detach() + torch.tensor([8.0, 2.0]))[None]
     torch.testing.assert_close(influences([read], preference_BT)[0][0, 0], influence)
     loss = use_loss([read], preference_BT)
-    # needed at ages 7, 9 and 4: spans of 14, 18 and 8 are asked for
-    expected = size(14) + size(18) + size(8) - 3 * size(5)
+    # needed at ages 7 and 4: spans of 14 and 8 are asked for
+    expected = size(14) + size(8) - 2 * size(5)
     assert float(loss.detach()) == pytest.approx(expected / 2)
     (slope,) = torch.autograd.grad(loss, spans)
-    assert (slope < 0).all()
-
-
-def test_a_memory_with_all_of_the_attention_has_influence() -> None:
-    read = read_of(torch.tensor([5.0]), torch.ones(2, 1), torch.tensor([[1.0], [0.999]]))
-    preference_BT = (3.0 * read.attention_MHCW[0, 0]).sum(-1)[None]
-    influence = influences([read], preference_BT)[0].flatten()
-    torch.testing.assert_close(influence[1], torch.tensor(2.997), rtol=1e-3, atol=0)
-    assert torch.isfinite(influence).all()
+    assert slope[0] < 0 and slope[1] == 0 and slope[2] < 0
 
 
 def test_no_more_is_asked_for_than_a_span_can_reach() -> None:
     ages = torch.full((2, 1), 0.8 * MAX_SPAN)
     for span, asked in ((0.85 * MAX_SPAN, True), (0.95 * MAX_SPAN, False)):
-        loss = use_loss([read_of(torch.tensor([span]), ages, torch.ones(2, 1))], None)
-        assert bool(loss > 0) == asked
+        read = read_of(torch.tensor([span]), ages, torch.ones(2, 1))
+        preference_BT = read.attention_MHCW[0, 0].sum(-1)[None]
+        assert bool(use_loss([read], preference_BT) > 0) == asked
 
 
 def memory_and_read(name: str) -> tuple[Memory, Tensor, tuple[Read, ...]]:
@@ -102,10 +95,10 @@ def test_influence_leaves_the_gradients_of_the_weights_alone() -> None:
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-def test_influence_is_what_taking_a_memory_away_changes(
+def test_influence_is_what_is_lost_with_what_was_read(
     layer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Against a difference: the same unroll, a little of the way to attention without a memory."""
+    """Against a difference: the same unroll with a memory's attention scaled down a little."""
     torch.manual_seed(0)
     memory = make_memory("expire-span", dim_in=5).double()
     x_BTE = torch.randn(1, 6, 5, dtype=torch.float64)
@@ -119,10 +112,9 @@ def test_influence_is_what_taking_a_memory_away_changes(
         calls.append(1)
         if len(calls) != layer + 1:
             return attention
-        without = attention.clone()
-        without[:, :, step, key] = 0
-        without[:, :, step] /= 1 - attention[:, :, step, key, None]
-        return torch.lerp(attention, without, little)
+        scale = torch.ones_like(attention)
+        scale[:, :, step, key] -= little
+        return attention * scale
 
     def unroll() -> tuple[Tensor, tuple[Read, ...]]:
         y_BTD, _, aux = memory.unroll(x_BTE, memory.initial_state(1), starts_BT)

@@ -130,9 +130,9 @@ class OnPolicyOptions:
     allows it."""
     target_live: float | None = None
     """With span-coef auto: live memories per layer below which nothing is shortened."""
-    use_by: Literal["influence", "attention"] = "influence"
-    """With span-coef auto: which memories are held, those with influence on the action taken or
-    those that get attention."""
+    use_by: Literal["attention", "influence"] = "attention"
+    """With span-coef auto: which memories are held, those that get attention or those with
+    influence on the action taken, which are fewer."""
     prediction_coef: float = 0.0
     """Weight of the loss of predicting the features of the next observation, which teaches the
     memory what to look up where rewards are rare; 0 predicts nothing."""

@@ -64,7 +64,6 @@ LONG_CORRIDOR = AlgorithmPreset(
         "n_steps": 256,  # the longer the corridors, the fewer decisions in a step
         "n_epochs": 4,
         "ent_coef": 0.003,
-        "use_by": "attention",  # tuned with it
     },
     # spans begin at 328 steps; each stage makes those of the cues twice as long as it needs
     memories={"expire-span": {"max_span": 32_768.0, "ramp": 16.0, "initial_span": 0.01}},
@@ -93,7 +92,6 @@ def portal(total_timesteps: int, *n_rooms: int) -> Mapping[str, AlgorithmPreset]
                 "scale_ent_coef": True,  # else entropy rises while 10 rooms are learned
                 # rewards alone teach an agent to avoid locked doors, and hardly to use open ones
                 "prediction_coef": 2.0,
-                "use_by": "attention",  # tuned with it
             },
             memories=PORTAL_MEMORIES,
         )
@@ -125,6 +123,7 @@ INSTRUCTION = AlgorithmPreset(
         "target_kl": 0.05,
         "ent_coef": 0.003,
         "scale_ent_coef": True,
+        "use_by": "influence",
     },
     memories={"expire-span": {"max_span": 256.0, "ramp": 16.0, "initial_span": 0.5}},
 )
@@ -141,6 +140,7 @@ COLLISION = AlgorithmPreset(
         "gae_lambda": 0.0,
         "target_kl": 0.03,
         "ent_coef": 0.003,
+        "use_by": "influence",  # by attention nearly all is kept
     },
     memories={
         "expire-span": {"max_span": 128.0, "ramp": 16.0, "initial_span": 0.5},
