@@ -22,10 +22,10 @@ def preference(distribution: Distribution, actions: Tensor) -> Tensor:
     log-probability is gone. Continuous actions: how far the mean is from 0, in standard deviations.
     """
     if isinstance(distribution, CategoricalDistribution):
-        return _advantage_of(distribution.distribution.logits, actions.reshape(-1))
+        return _lead_of(distribution.distribution.logits, actions.reshape(-1))
     if isinstance(distribution, MultiCategoricalDistribution):
         parts = zip(distribution.distribution, actions.unbind(-1), strict=True)
-        return torch.stack([_advantage_of(part.logits, chosen) for part, chosen in parts]).sum(0)
+        return torch.stack([_lead_of(part.logits, chosen) for part, chosen in parts]).sum(0)
     if isinstance(distribution, BernoulliDistribution):
         return (distribution.distribution.logits * (2 * actions - 1)).flatten(1).sum(1)
     normal: Any = distribution.distribution
@@ -33,6 +33,6 @@ def preference(distribution: Distribution, actions: Tensor) -> Tensor:
     return decided
 
 
-def _advantage_of(logits_NA: Tensor, chosen_N: Tensor) -> Tensor:
+def _lead_of(logits_NA: Tensor, chosen_N: Tensor) -> Tensor:
     taken_N = logits_NA.gather(1, chosen_N.long()[:, None])[:, 0]
     return taken_N - logits_NA.mean(1)

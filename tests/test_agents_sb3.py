@@ -184,6 +184,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "no bootstrapping of advantages": {"gae_lambda": 0.0},
     "span_coef": {"span_coef": 1e-3},
     "target_live": {"target_live": 8},
+    "use_by": {"use_by": "influence"},
 }
 OPTIONS_OF: list[tuple[Any, str, dict[str, Any]]] = [
     *((algorithm, name, kwargs) for algorithm in ALGORITHMS for name, kwargs in OPTIONS.items()),
