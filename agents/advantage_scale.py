@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch.optim import Optimizer
+
 DECAY = 0.9999
 """Per rollout, of the largest deviation met so far."""
 
@@ -32,3 +34,8 @@ class AdvantageScale:
         the largest, no less than `LEAST_SHARE`."""
         self.largest = max(deviation, DECAY * self.largest)
         self.share = max(LEAST_SHARE, deviation / self.largest) if self.largest > 0 else 1.0
+
+    def shorten_steps(self, optimizer: Optimizer) -> None:
+        """Leave the optimizer `share` of the learning rate it has."""
+        for group in optimizer.param_groups:
+            group["lr"] *= self.share

@@ -30,16 +30,13 @@ from .checks import (
     check_options,
     check_weights,
 )
-from .extractors import ObservationExtractor, check_action_space, check_space
+from .extractors import ObservationExtractor
 from .metrics import record_lifetimes, record_memory, record_retention, record_tallies
 from .policy import POLICY_ALIASES, Evaluation, MemoryActorCriticPolicy
 from .retention import RetentionTracker
-from .rollout import MemoryRolloutBuffer, RolloutSegment
+from .rollout import MemoryRolloutBuffer, RolloutSegment, cut_episodes
 from .span_control import SpanCoef, UseSign, make_span_control
-from .vec_env import make_vec_env, read_marks
-
-DEFAULT_N_ENVS = 16
-"""Environments made when the environment is given by its id."""
+from .vec_env import playable_env, read_marks
 
 
 class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
@@ -98,11 +95,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         check_options(
             kwargs.get("n_steps", 1), prediction_coef, scale_ent_coef, self.normalize_advantage
         )
-        env = _make_env(env, n_envs, seed)
+        env = playable_env(env, n_envs, seed)
         self.span_coef, self.target_live, self.use_by = span_coef, target_live, use_by
-        self.reset_span_control()
+        self.begin_task()
         self.prediction_coef, self.scale_ent_coef = prediction_coef, scale_ent_coef
-        self.advantage_scale = AdvantageScale()
         self.rescue_path = rescue_path
         self._rng = np.random.default_rng(seed)
         self._last_state: State | None = None
@@ -191,19 +187,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     ) -> None:
         """Add to the last reward of an episode cut by a time limit what was still to come, seen
         from the memory of that episode."""
-        cut = [
-            i
-            for i in np.flatnonzero(dones).tolist()
-            if infos[i].get("TimeLimit.truncated", False)
-            and infos[i].get("terminal_observation") is not None
-        ]
+        cut, obs = cut_episodes(infos, dones)
         if not cut:
             return
-        terminal = [infos[i]["terminal_observation"] for i in cut]
-        if isinstance(terminal[0], dict):
-            obs: Any = {key: np.stack([part[key] for part in terminal]) for key in terminal[0]}
-        else:
-            obs = np.stack(terminal)
         check_finite_observations(obs, self.num_timesteps, cut)
         values_B = self.policy.values_of(
             obs_as_tensor(obs, self.device),
@@ -230,15 +216,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.advantage_scale.update(float(self.rollout_buffer.advantages.std()))
         self._update_learning_rate(self.policy.optimizer)
         if self.normalize_advantage:
-            self._shorten_steps(self.advantage_scale.share)
+            self.advantage_scale.shorten_steps(self.policy.optimizer)
+            self.logger.record("train/learning_rate", self.policy.optimizer.param_groups[0]["lr"])
         returns = [info["r"] for info in self.ep_info_buffer or ()]
         self.span_control.update(returns, self._live_mean())
-
-    def _shorten_steps(self, share: float) -> None:
-        """Let the optimizer take `share` of the scheduled step in this update."""
-        for group in self.policy.optimizer.param_groups:
-            group["lr"] *= share
-        self.logger.record("train/learning_rate", self.policy.optimizer.param_groups[0]["lr"])
 
     def _entropy_weight(self) -> float:
         """`ent_coef`, or as small a share of it as the advantages are of the largest."""
@@ -248,9 +229,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         live = self._live(self._last_state)
         return float(live.count_BL().float().mean()) - 1 if live is not None else 0.0
 
-    def reset_span_control(self) -> None:
-        """Forget which returns were the best: for a new task."""
+    def begin_task(self) -> None:
+        """Forget what returns and advantages were like: they are no measure for another task."""
         self.span_control = make_span_control(self.span_coef, self.target_live, self.use_by)
+        self.advantage_scale = AdvantageScale()
 
     def _evaluate(self, segment: Any) -> Evaluation:
         return self.policy.evaluate_rollout(
@@ -292,11 +274,11 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _record_memory(self, seen: list[tuple[RolloutSegment, Aux]]) -> None:
         """Log what the memory held during the rollout. See docs/metrics.md."""
-        self.logger.record("memory/bytes", state_bytes(self._last_state))  # type: ignore[arg-type]
+        assert self._last_state is not None and self._tracker is not None
+        self.logger.record("memory/bytes", state_bytes(self._last_state))
         self.logger.record("memory/span_coef", self.span_control.coef)
         record_memory(self.logger, [aux for _, aux in seen])
         record_lifetimes(self.logger, seen, self.policy.memory.ramp)
-        assert self._tracker is not None
         record_tallies(self.logger, self._tracker)
         if (live := self._live(self._last_state)) is not None:
             record_retention(self.logger, self._tracker, live)
@@ -370,17 +352,3 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         """SB3's `load`. Raises `CheckpointError`, with the reason, for other files."""
         check_checkpoint(path, cls.algorithm)
         return super().load(path, *args, **kwargs)
-
-
-def _make_env(env: GymEnv | str | None, n_envs: int | None, seed: int | None) -> GymEnv | None:
-    """The environments of an id, or those given, if an agent with memory can play them."""
-    if isinstance(env, str):
-        env = make_vec_env(env, DEFAULT_N_ENVS if n_envs is None else n_envs, seed=seed)
-    elif n_envs is not None:
-        raise ValueError(
-            f"n_envs = {n_envs} applies when env is an id; the environment given has its own"
-        )
-    if env is not None:
-        check_space(env.observation_space, "observation")
-        check_action_space(env.action_space)
-    return env

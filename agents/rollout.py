@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -125,3 +125,17 @@ class MemoryRolloutBuffer(RolloutBuffer):
     def _pick(self, array: np.ndarray, envs: np.ndarray) -> Tensor:
         """(T, B, ...) -> (B', T, ...)."""
         return torch.as_tensor(array[:, envs].swapaxes(0, 1).copy(), device=self.device)
+
+
+def cut_episodes(infos: Sequence[dict[str, Any]], dones_B: np.ndarray) -> tuple[list[int], Any]:
+    """The environments whose episode a time limit has cut, and their last observations."""
+    cut = [
+        i
+        for i in np.flatnonzero(dones_B).tolist()
+        if infos[i].get("TimeLimit.truncated", False)
+        and infos[i].get("terminal_observation") is not None
+    ]
+    last = [infos[i]["terminal_observation"] for i in cut]
+    if last and isinstance(last[0], dict):
+        return cut, {key: np.stack([part[key] for part in last]) for key in last[0]}
+    return cut, np.stack(last) if last else None

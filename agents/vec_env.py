@@ -20,6 +20,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
+from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import (
     VecEnvIndices,
@@ -27,7 +28,12 @@ from stable_baselines3.common.vec_env.base_vec_env import (
     VecEnvStepReturn,
 )
 
+from .extractors import check_action_space, check_space
+
 Info = dict[str, Any]
+
+DEFAULT_N_ENVS = 16
+"""Environments made for an agent that is given an id and no number."""
 
 
 class MiniGridTask(gym.ObservationWrapper[Any, Any, Any]):
@@ -227,6 +233,20 @@ def read_marks(
     cue_B = np.array([mark.get("cue", -1) for mark in marks], np.int64)
     decision_B = np.array([mark.get("decision", -1) for mark in marks], np.int64)
     return cue_B, decision_B
+
+
+def playable_env(env: GymEnv | str | None, n_envs: int | None, seed: int | None) -> GymEnv | None:
+    """The environments of an id, or those given, if an agent with memory can play them."""
+    if isinstance(env, str):
+        env = make_vec_env(env, DEFAULT_N_ENVS if n_envs is None else n_envs, seed=seed)
+    elif n_envs is not None:
+        raise ValueError(
+            f"n_envs = {n_envs} applies when env is an id; the environment given has its own"
+        )
+    if env is not None:
+        check_space(env.observation_space, "observation")
+        check_action_space(env.action_space)
+    return env
 
 
 def make_vec_env(

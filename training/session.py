@@ -16,7 +16,6 @@ from stable_baselines3.common.vec_env import VecEnv
 
 import expire_span.envs  # noqa: F401  (registers the environments)
 from expire_span.agents import CheckpointError, make_vec_env
-from expire_span.agents.advantage_scale import AdvantageScale
 from expire_span.agents.base import MemoryOnPolicyAlgorithm
 
 from . import plots
@@ -201,9 +200,7 @@ def _begin_stage(session: Session, stage: int) -> None:
     assert model.env is not None
     model.env.close()
     model.set_env(vec_env)
-    # what returns and advantages were like in the stage before is no measure for this one
-    model.advantage_scale = AdvantageScale()
-    model.reset_span_control()
+    model.begin_task()
 
 
 def evaluate(session: Session) -> Evaluation:
