@@ -33,6 +33,7 @@ from .checks import (
 from .extractors import ObservationExtractor
 from .metrics import record_lifetimes, record_memory, record_retention, record_tallies
 from .policy import POLICY_ALIASES, Evaluation, MemoryActorCriticPolicy
+from .random_state import RandomState
 from .retention import RetentionTracker
 from .rollout import MemoryRolloutBuffer, RolloutSegment, cut_episodes
 from .span_control import SpanCoef, UseSign, make_span_control
@@ -104,7 +105,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         self._last_state: State | None = None
         self._last_marks: tuple[np.ndarray, np.ndarray] | None = None
         self._tracker: RetentionTracker | None = None
-        self._torch_rng_state: Tensor | None = None
+        self._random_state: RandomState | None = None
         policy_kwargs = {
             "memory": memory,
             "memory_kwargs": dict(memory_kwargs or {}),
@@ -324,9 +325,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
         fresh = reset_num_timesteps or self._last_obs is None or self._last_state is None
-        if not fresh and self._torch_rng_state is not None:
-            torch.set_rng_state(self._torch_rng_state)  # go on as if never stopped
-        self._torch_rng_state = None
+        if not fresh and self._random_state is not None:
+            self._random_state.restore(self.device)  # go on as if never stopped
+        self._random_state = None
         result = super()._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
@@ -343,7 +344,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     def save(self, *args: Any, **kwargs: Any) -> None:
         """SB3's `save`. The memory of the running episodes and the random state go along, so that
         `learn(reset_num_timesteps=False)` after `load` goes on as if never stopped."""
-        self._torch_rng_state = torch.get_rng_state()
+        self._random_state = RandomState.now(self.device)
         self.saved_by, self.checkpoint_format = self.algorithm, CHECKPOINT_FORMAT
         super().save(*args, **kwargs)
 

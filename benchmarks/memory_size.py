@@ -34,14 +34,17 @@ SIZES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         *((f"max-span-{n}", ("--max-span", str(n))) for n in (16, 32, 64, 256)),
         *((f"coef-{coef}", ("--span-coef", coef)) for coef in ("1e-5", "1e-4", "1e-3")),
     ),
-    "transformer-xl": tuple((str(n), ("--window", str(n))) for n in (4, 8, 16, 32, 64, 128, 200)),
+    "transformer-xl": tuple(
+        (str(n), ("--window", str(n))) for n in (4, 8, 16, 32, 44, 64, 128, 200)
+    ),
     "adaptive-span": (
         ("auto", ()),
+        *((f"max-span-{n}", ("--max-span", str(n))) for n in (32, 64)),
         *((f"coef-{coef}", ("--span-coef", coef)) for coef in ("1e-5", "1e-4", "1e-3")),
     ),
     "compressive": tuple(
         (f"{window}+{n}", ("--window", str(window), "--n-compressed", str(n)))
-        for window, n in ((8, 8), (16, 16), (32, 32), (64, 32))
+        for window, n in ((8, 8), (16, 16), (20, 20), (32, 32), (64, 32))
     ),
     "lstm": (("64", ()), ("128", ("--width", "128"))),
     "gru": (("64", ()), ("128", ("--width", "128"))),

@@ -211,11 +211,15 @@ def countdown_model(algorithm: Algorithm, memory: str) -> MemoryPPO | MemoryA2C:
 def value_after(model: MemoryPPO | MemoryA2C, n_steps: int, remembering: bool = True) -> float:
     """Value of observation `n_steps`, after an episode from 0 on, or as if that were the first."""
     policy, state = model.policy, model.policy.initial_state(1)
-    starts_B = torch.ones(1, dtype=torch.bool)
+
+    def observe(step: int) -> torch.Tensor:
+        return torch.full((1, 1), float(step), device=model.device)
+
+    starts_B = torch.ones(1, dtype=torch.bool, device=model.device)
     for taken in range(n_steps if remembering else 0):
-        state = policy.act(torch.full((1, 1), float(taken)), state, starts_B).state
-        starts_B = torch.zeros(1, dtype=torch.bool)
-    return float(policy.values_of(torch.full((1, 1), float(n_steps)), state, starts_B))
+        state = policy.act(observe(taken), state, starts_B).state
+        starts_B = torch.zeros_like(starts_B)
+    return float(policy.values_of(observe(n_steps), state, starts_B))
 
 
 @pytest.mark.parametrize("algorithm", [MemoryPPO, MemoryA2C])

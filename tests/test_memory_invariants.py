@@ -111,12 +111,6 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 on_every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
 
 
-@pytest.fixture(autouse=True)
-def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    # cuDNN's recurrent layers round to ten bits unless told not to
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-
-
 def draw(B: int, T: int, seed: int = 1, p_start: float = 0.04) -> tuple[Tensor, Tensor]:
     """Inputs, and episode starts at random steps; none in the last environment."""
     generator = torch.Generator().manual_seed(seed)
