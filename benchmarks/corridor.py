@@ -54,6 +54,8 @@ class Options:
     """Folder of the runs."""
     out: Path = field(default=Path("docs/benchmarks/corridor.md"))
     """File the table is written to; the picture lies beside it."""
+    machine: str = field(default_factory=machine)
+    """What the runs ran on, for the text beside the table; this machine unless it was others."""
 
 
 def last_success(folder: Path) -> float:
@@ -138,7 +140,7 @@ exploration included, had succeeded at some time; steps are the median of the se
 success is the median of the seeds, and the lowest; beside it that of the last 100 training episodes,
 exploration included, since an agent that has not learned to choose may wait at the junction for
 ever when it always takes its likeliest action. Live memories: mean per layer, the present step
-aside, over the evaluation. Steps/s: learning included, one core each; {machine()}.
+aside, over the evaluation. Steps/s: learning included, one core each; {options.machine}.
 
 | memory | algorithm | seeds | solved | steps to 99 % | final success | lowest | in training | live | steps/s |
 |---|---|---|---|---|---|---|---|---|---|

@@ -10,6 +10,7 @@ of that reach (Corridor: about 20), and in the worst case, where it lets nothing
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 import tyro
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from runs import machine
 from torch import Tensor
 
@@ -214,24 +216,30 @@ def write_figure(out: Path, costs: dict[int, dict[str, Cost | None]]) -> None:
     measured = [cost for row in costs.values() for cost in row.values() if cost is not None]
     if all(cost.peak_mib is None for cost in measured):
         del panels["peak of learning, MiB"]
-    figure = Figure(figsize=(4 * len(panels) + 2, 4), layout="constrained")
-    names = list(next(iter(costs.values())))
-    for axes, (title, field_name) in zip(
-        figure.subplots(1, len(panels)), panels.items(), strict=True
-    ):
-        for name in names:
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    all_axes = figure.subplots(2, 2).flat
+    for axes, (title, field_name) in zip(all_axes, panels.items(), strict=False):
+        for name in next(iter(costs.values())):
             points = [
                 (reach, getattr(cost, field_name))
                 for reach, row in costs.items()
                 if (cost := row[name]) is not None
             ]
-            axes.plot(*zip(*points, strict=True), "o-", label=name) if points else None
+            if points:
+                axes.plot(*zip(*points, strict=True), "o-", label=name)
         axes.set_xscale("log", base=2)
+        axes.set_xticks(list(costs), [f"{reach:,}" for reach in costs])
         axes.set_yscale("log")
+        low, high = map(math.log10, axes.get_ylim())
+        axes.set_ylim(10 ** math.floor(low), 10 ** math.ceil(high))
+        axes.yaxis.set_major_formatter("{x:,g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("reach, steps")
         axes.set_title(title)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center")
+    for axes in all_axes:  # panels that were not measured
+        axes.set_axis_off()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
     figure.savefig(out.with_suffix(".png"), dpi=100)
 
 

@@ -35,7 +35,7 @@ SIZES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         *((f"coef-{coef}", ("--span-coef", coef)) for coef in ("1e-5", "1e-4", "1e-3")),
     ),
     "transformer-xl": tuple(
-        (str(n), ("--window", str(n))) for n in (4, 8, 16, 32, 44, 64, 128, 200)
+        (str(n), ("--window", str(n))) for n in (4, 8, 16, 20, 32, 37, 44, 64, 128, 200)
     ),
     "adaptive-span": (
         ("auto", ()),
@@ -75,6 +75,8 @@ class Options:
     """Folder of the runs."""
     out: Path = field(default=Path("docs/benchmarks/memory_size.md"))
     """File the table is written to; the picture lies beside it."""
+    machine: str = field(default_factory=machine)
+    """What the runs ran on, for the text beside the table; this machine unless it was others."""
 
 
 SHARES = ("delivered", "right_answers")
@@ -166,7 +168,7 @@ episodes without exploration (`none` draws its actions). Corridor has lengths U(
 rooms, Instruction is the short variant, of which the share of instructions delivered is shown, of
 Collision that of right answers.
 Success: median of the seeds, and their range. Live memories: mean per layer over the evaluation,
-the present step aside. Steps/s: learning included, one core each; {machine()}.
+the present step aside. Steps/s: learning included, one core each; {options.machine}.
 
 | task | memory | seeds | live | success | range | steps/s |
 |---|---|---|---|---|---|---|

@@ -123,3 +123,33 @@ def test_of_a_curriculum_the_last_stage_alone_counts_as_solving(tmp_path: Path) 
     text = "time/total_timesteps,rollout/success_rate,curriculum/stage,rollout/ep_len_mean\n"
     (tmp_path / "metrics.csv").write_text(text + "".join(f"{t},{s},{n},20\n" for t, s, n in rows))
     assert runs.steps_to(0.95, "rollout/success_rate", tmp_path) == 14000
+
+
+def test_memory_cost_grows_with_what_is_kept(tmp_path: Path) -> None:
+    memory_cost = importlib.import_module("memory_cost")
+    out = tmp_path / "docs" / "table.md"
+    memory_cost.main(
+        memory_cost.Options(
+            memories=("expire-span, keeps 32", "expire-span, keeps all", "transformer-xl", "lstm"),
+            reaches=(64, 1024),
+            n_envs=2,
+            n_steps=64,
+            rounds=1,
+            device="cpu",
+            out=out,
+        )
+    )
+    text = out.read_text()
+
+    def figure(reach: str, memory: str, column: int) -> float:
+        return float(cells(text, f"{reach} | {memory}")[column].replace(",", ""))
+
+    live, state = 2, 3
+    assert figure("1,024", "transformer-xl", live) == 1025  # the present step among them
+    assert figure("1,024", "expire-span, keeps all", live) == 1024 + 16
+    assert 20 < figure("1,024", "expire-span, keeps 32", live) < 100
+    for memory, grows in (("expire-span, keeps 32", False), ("transformer-xl", True)):
+        growth = figure("1,024", memory, state) / figure("64", memory, state)
+        assert (growth > 8) is grows, (memory, growth)
+    assert cells(text, "64 | lstm")[live] == cells(text, "64 | lstm")[6] == ""
+    assert out.with_suffix(".png").stat().st_size > 10_000
