@@ -17,6 +17,7 @@ from typing import Any
 import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from runs import Run, check_known, evaluations, machine, train_all
 
 TASKS: dict[str, str] = {
@@ -26,6 +27,14 @@ TASKS: dict[str, str] = {
     "collision": "expire_span.envs:ExpireSpan/Collision-v0",
 }
 """The environments, each trained with its preset."""
+
+MEASURES: dict[str, str] = {
+    "corridor": "success",
+    "portal": "success",
+    "instruction": "share delivered",
+    "collision": "share of right answers",
+}
+"""What is shown of each."""
 
 SIZES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "expire-span": (
@@ -133,23 +142,32 @@ def draw_memory(axes: Axes, options: Options, task: str, memory: str, colour: st
         axes.plot(*zip(*sorted(points), strict=True), "o-", color=colour, label=memory)
 
 
+LIVE_TICKS = (0, 4, 8, 16, 32, 64, 128, 256)
+"""Numbers of live memories marked below the panels, which share the axis."""
+
+
 def write_figure(options: Options) -> None:
     """A panel for each task that has been run."""
     tasks = [task for task in TASKS if evaluations(options.runs, f"{task}_*")]
-    figure = Figure(figsize=(4.2 * len(tasks) + 1.6, 4), layout="constrained")
-    panels = figure.subplots(1, max(1, len(tasks)), sharey=True, squeeze=False)[0]
+    n_rows = max(1, -(-len(tasks) // 2))
+    figure = Figure(figsize=(9, 1 + 3.2 * n_rows), layout="constrained")
+    panels = figure.subplots(n_rows, 2, sharex=True, sharey=True, squeeze=False).flat
     handles: dict[Any, Any] = {}
     for axes, task in zip(panels, tasks, strict=False):
         for number, memory in enumerate(SIZES):
             draw_memory(axes, options, task, memory, f"C{number}")
-        axes.set_xscale("symlog", linthresh=1)
-        axes.set_title(task)
-        axes.set_xlabel("live memories per layer")
+        axes.set_xscale("symlog", base=2, linthresh=LIVE_TICKS[1])
+        axes.set_xticks(LIVE_TICKS, [str(n) for n in LIVE_TICKS])
+        axes.set_xlim(-1, LIVE_TICKS[-1])
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_ylim(-0.05, 1.05)
+        axes.set_title(f"{task}: {MEASURES[task]}")
+        axes.set_xlabel("live memories per layer")
         lines, labels = axes.get_legend_handles_labels()
         handles |= dict(zip(labels, lines, strict=True))
-    panels[0].set_ylabel("success, share delivered, share of right answers")
-    figure.legend(handles.values(), handles.keys(), loc="outside right center")
+    for axes in panels:  # beside an odd number of tasks
+        axes.set_axis_off()
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
     figure.savefig(options.out.with_suffix(".png"), dpi=100)
 
 
