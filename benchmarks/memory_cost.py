@@ -217,7 +217,7 @@ def write_figure(out: Path, costs: dict[int, dict[str, Cost | None]]) -> None:
     if all(cost.peak_mib is None for cost in measured):
         del panels["peak of learning, MiB"]
     figure = Figure(figsize=(9, 7), layout="constrained")
-    all_axes = figure.subplots(2, 2).flat
+    all_axes = figure.subplots(2, 2).flatten()
     for axes, (title, field_name) in zip(all_axes, panels.items(), strict=False):
         for name in next(iter(costs.values())):
             points = [
@@ -236,7 +236,7 @@ def write_figure(out: Path, costs: dict[int, dict[str, Cost | None]]) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("reach, steps")
         axes.set_title(title)
-    for axes in all_axes:  # panels that were not measured
+    for axes in all_axes[len(panels) :]:
         axes.set_axis_off()
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)

@@ -151,7 +151,7 @@ def write_figure(options: Options) -> None:
     tasks = [task for task in TASKS if evaluations(options.runs, f"{task}_*")]
     n_rows = max(1, -(-len(tasks) // 2))
     figure = Figure(figsize=(9, 1 + 3.2 * n_rows), layout="constrained")
-    panels = figure.subplots(n_rows, 2, sharex=True, sharey=True, squeeze=False).flat
+    panels = figure.subplots(n_rows, 2, sharex=True, sharey=True, squeeze=False).flatten()
     handles: dict[Any, Any] = {}
     for axes, task in zip(panels, tasks, strict=False):
         for number, memory in enumerate(SIZES):
@@ -165,7 +165,7 @@ def write_figure(options: Options) -> None:
         axes.set_xlabel("live memories per layer")
         lines, labels = axes.get_legend_handles_labels()
         handles |= dict(zip(labels, lines, strict=True))
-    for axes in panels:  # beside an odd number of tasks
+    for axes in panels[len(tasks) :]:
         axes.set_axis_off()
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
     figure.savefig(options.out.with_suffix(".png"), dpi=100)
