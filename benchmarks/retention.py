@@ -42,6 +42,11 @@ class Options:
     """Steps between two evaluations."""
     episodes: int = 200
     """Episodes of an evaluation."""
+    initial_span: float = (
+        PRESETS["corridor"].algorithms["ppo"].memories["expire-span"]["initial_span"]
+    )
+    """Spans before learning, as a fraction of max_span. The paper's penalty reaches those alone that
+    end in an episode: 0.04 are 20 steps."""
     runs: Path = field(default=Path("runs/benchmark_retention"))
     """Folder of the runs' figures."""
     out: Path = field(default=Path("docs/benchmarks/retention.md"))
@@ -58,7 +63,7 @@ def train(file: Path, span_coef: str, seed: int, options: Options) -> None:
     model = MemoryPPO(
         "MlpPolicy",
         make_vec_env(ENV_ID, preset.run["n_envs"], seed, LENGTHS),
-        memory_kwargs=dict(preset.memories["expire-span"]),
+        memory_kwargs={**preset.memories["expire-span"], "initial_span": options.initial_span},
         span_coef="auto" if span_coef == "auto" else float(span_coef),
         seed=seed,
         **hyper_parameters,
