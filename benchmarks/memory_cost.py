@@ -269,7 +269,8 @@ the parameters aside. An lstm has no reach of its own. Medians of {options.round
 |---|---|---|---|---|---|---|
 """
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(text + "\n".join(rows) + "\n\n![cost by reach](memory_cost.png)\n")
+    picture = f"![cost by reach]({options.out.stem}.png)"
+    options.out.write_text(text + "\n".join(rows) + f"\n\n{picture}\n")
     write_figure(options.out, costs)
     print(f"written: {options.out}")
 
