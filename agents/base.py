@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -24,13 +23,14 @@ from .checks import (
     CHECKPOINT_FORMAT,
     NonFiniteError,
     check_checkpoint,
+    check_finite_gradient,
     check_finite_observations,
     check_finite_rewards,
     check_memory_name,
     check_options,
     check_weights,
 )
-from .extractors import ObservationExtractor
+from .extractors import ACTION_SPACES, ObservationExtractor
 from .metrics import record_lifetimes, record_memory, record_retention, record_tallies
 from .policy import POLICY_ALIASES, Evaluation, MemoryActorCriticPolicy
 from .random_state import RandomState
@@ -119,12 +119,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             policy_kwargs=policy_kwargs,
             seed=seed,
             rollout_buffer_class=MemoryRolloutBuffer,
-            supported_action_spaces=(
-                spaces.Box,
-                spaces.Discrete,
-                spaces.MultiDiscrete,
-                spaces.MultiBinary,
-            ),
+            supported_action_spaces=ACTION_SPACES,
             **kwargs,
         )
 
@@ -256,12 +251,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.policy.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-        if not torch.isfinite(norm):
-            raise NonFiniteError(
-                f"the gradient's norm is {float(norm)} (loss {loss.item()}) at step "
-                f"{self.num_timesteps}; lower learning_rate = {self.lr_schedule(1)} or "
-                f"max_grad_norm = {self.max_grad_norm}"
-            )
+        check_finite_gradient(
+            norm, loss, self.num_timesteps, self.lr_schedule(1), self.max_grad_norm
+        )
         self.policy.optimizer.step()
 
     def _end_update(self, seen: list[tuple[RolloutSegment, Aux]]) -> None:

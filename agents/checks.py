@@ -83,6 +83,21 @@ def check_finite_observations(
         )
 
 
+def check_finite_gradient(
+    norm: torch.Tensor,
+    loss: torch.Tensor,
+    n_steps: int,
+    learning_rate: float,
+    max_grad_norm: float,
+) -> None:
+    """Raise NonFiniteError if the gradient is not finite, before it reaches the weights."""
+    if not torch.isfinite(norm):
+        raise NonFiniteError(
+            f"the gradient's norm is {float(norm)} (loss {loss.item()}) at step {n_steps}; lower "
+            f"learning_rate = {learning_rate} or max_grad_norm = {max_grad_norm}"
+        )
+
+
 def check_weights(policy: torch.nn.Module, n_steps: int) -> None:
     """Raise NonFiniteError if the weights have diverged, so far that no output is finite."""
     largest = max(

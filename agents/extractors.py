@@ -254,6 +254,10 @@ def check_space(space: spaces.Space[object], name: str) -> None:
     )
 
 
+ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+"""Kinds of actions an agent can take, those of SB3's PPO."""
+
+
 def check_action_space(space: spaces.Space[object]) -> None:
     """Raise ValueError for actions that are numbered otherwise than the policy numbers them."""
     check_numbering(space, "the action space")
