@@ -54,11 +54,12 @@ class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
     ## Rewards
 
     `correct_reward` (+1) for telling X, who is in the room, what an open instruction says;
-    `false_reward` (-0.5) for telling anything else.
+    `false_reward` (-0.5) for telling anything else. With `one_try` who is told something false
+    leaves the room.
 
     - `OPTIMAL_RETURN`, undiscounted: n_instructions * correct_reward.
     - `RETURN_WITHOUT_MEMORY`, the best possible: 0, by silence. A guess is right for one of the
-      n_characters - 1 others at most. (Where the rewards make guessing pay: an upper bound.)
+      others in the village at most. (Where the rewards make guessing pay: an upper bound.)
 
     ## Termination
 
@@ -78,6 +79,8 @@ class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
     ## Arguments
 
     - `n_characters`, 4 to 24, and `n_rooms`, 2 to 24. All rooms are next to each other.
+    - `group_size`: characters come in groups of so many, 4 at least, of which one is in the
+      village in an episode, drawn at random; None: all are.
     - `n_instructions`: in an episode; `max_open`: of these open at once.
     - `walk_rate`, `move_rate`, `ask_rate`: shares of the steps, those spent on telling and on
       showing who is here aside, in which the agent is led to another room, a character goes
@@ -85,6 +88,7 @@ class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
     - `max_steps`: after which an episode is lost.
     - `walk`: "environment" leads the agent; with "agent" it walks by its own actions.
     - `correct_reward`, `false_reward`.
+    - `one_try`: whether who is told something false leaves, so that guesses cannot be repeated.
     - `render_mode`: "ansi" (the sentence) or None.
 
     Raises: ValueError for arguments out of bounds, and for actions that do not exist.
@@ -117,8 +121,8 @@ class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
     ) -> tuple[NDArray[np.uint16], dict[str, Any]]:
         """Start an episode. `options` are not used."""
         super().reset(seed=seed)
-        start = draw_start(self.np_random, self.world).tolist()
-        self.room_of: list[int] = start[1:]
+        (room, *rooms), self.first = draw_start(self.np_random, self.world)
+        self.room_of: list[int] = [int(room_of) for room_of in rooms]
         self.steps = self.asked = 0
         self.open: dict[int, dict[str, Any]] = {}
         self.tallies = {
@@ -126,7 +130,7 @@ class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
             for name in ("delivered", "false_deliveries", "steps_open")
             for part in ("", "_of")
         }
-        self._enter(start[0])
+        self._enter(int(room))
         return encode(self.sentence), {"memory": {"cue": -1, "decision": -1}}
 
     def step(
@@ -193,7 +197,7 @@ class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
 
     def _move(self) -> bool:
         """A character goes to another room. Whether the agent can see it."""
-        character = self.chance[FIRST] % self.world.n_characters
+        character = self._somebody(self.chance[FIRST])
         origin = self.room_of[character]
         target = self._another_room(origin, self.chance[SECOND])
         self.room_of[character] = target
@@ -208,7 +212,7 @@ class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
         here = self._present()
         eligible = [
             character
-            for character in range(self.world.n_characters)
+            for character in range(self.first, self.first + self.world.n_around)
             if character not in here and character not in self.open
         ]
         full = len(self.open) == self.world.max_open or self.asked == self.world.n_instructions
@@ -235,7 +239,7 @@ class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
         if fifth % 2:
             self.sentence = compose(Kind.REMARK, speaker, thing, quality)
             return
-        subject = second % self.world.n_characters
+        subject = self._somebody(second)
         other = self._other(subject, third)
         room = ROOMS[fourth % self.world.n_rooms]
         self.sentence = compose(Kind.GOSSIP, speaker, CHARACTERS[subject], CHARACTERS[other], room)
@@ -251,7 +255,12 @@ class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
             self.sentence = compose(Kind.THANKS, CHARACTERS[whom])
             return self.world.correct_reward
         self.tallies["false_deliveries"] += 1
-        self.sentence = compose(Kind.REFUSES if here else Kind.NOT_HERE, CHARACTERS[whom])
+        kind = Kind.REFUSES if here else Kind.NOT_HERE
+        if here and self.world.one_try:
+            kind = Kind.LEAVES
+            self.room_of[whom] = self._another_room(self.room, self.chance[FIRST])
+            self.unseen = [character for character in self.unseen if character != whom]
+        self.sentence = compose(kind, CHARACTERS[whom])
         return self.world.false_reward
 
     def _count_met(self, character: int) -> None:
@@ -266,9 +275,12 @@ class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
     def _another_room(self, room: int, chance: int) -> int:
         return (room + 1 + chance % (self.world.n_rooms - 1)) % self.world.n_rooms
 
+    def _somebody(self, chance: int) -> int:
+        return self.first + chance % self.world.n_around
+
     def _other(self, character: int, chance: int) -> int:
-        n = self.world.n_characters
-        return (character + 1 + chance % (n - 1)) % n
+        n = self.world.n_around
+        return self.first + (character - self.first + 1 + chance % (n - 1)) % n
 
     def _next_from(self, characters: list[int], chance: int) -> int:
         """The first of `characters` from a random place on, in the order of their numbers."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .chances import ChanceTable
 from .instruction import InstructionEnv
 from .instruction_world import (
+    AWAY,
     EVENT,
     FIFTH,
     FIRST,
@@ -70,6 +71,7 @@ class InstructionVectorEnv(NativeVectorEnv):
         self._characters_K = np.arange(K)
         self._chances = ChanceTable(B, N_CHANCES)
         self._room_B = np.zeros(B, np.int64)
+        self._first_B = np.zeros(B, np.int64)
         self._room_of_BK = np.zeros((B, K), np.int64)
         self._unseen_BK = np.zeros((B, K), np.bool_)
         # the open instruction for each character: who wants to see them, or NOBODY
@@ -87,8 +89,7 @@ class InstructionVectorEnv(NativeVectorEnv):
     # --------------------------------------------------------------------- what the base asks for
 
     def _begin_episode(self, i: int, generator: np.random.Generator) -> None:
-        start = draw_start(generator, self.world)
-        self._room_of_BK[i] = start[1:]
+        (room, *self._room_of_BK[i]), self._first_B[i] = draw_start(generator, self.world)
         self._who_BK[i] = NOBODY
         for count_B in (
             self._steps_B,
@@ -101,7 +102,7 @@ class InstructionVectorEnv(NativeVectorEnv):
         ):
             count_B[i] = 0
         self._cue_B[i] = self._decision_B[i] = -1
-        self._enter(np.array([i]), start[:1])
+        self._enter(np.array([i]), np.array([room]))
 
     def _play(self, action_B: Actions) -> Outcome:
         self._chances.refill(self._steps_B, self._generators)
@@ -186,7 +187,7 @@ class InstructionVectorEnv(NativeVectorEnv):
 
     def _move(self, envs: Indices, chance_EX: Indices) -> NDArray[np.bool_]:
         """A character goes to another room. Where the agent can see it."""
-        character_E = chance_EX[:, FIRST] % self.world.n_characters
+        character_E = self._somebody(envs, chance_EX[:, FIRST])
         origin_E = self._room_of_BK[envs, character_E]
         target_E = self._another_room(origin_E, chance_EX[:, SECOND])
         self._room_of_BK[envs, character_E] = target_E
@@ -200,7 +201,7 @@ class InstructionVectorEnv(NativeVectorEnv):
         """Somebody here gives an instruction for somebody who is not, where that is possible."""
         here_EK = self._present(envs)
         open_EK = self._who_BK[envs] != NOBODY
-        eligible_EK = ~here_EK & ~open_EK
+        eligible_EK = ~here_EK & ~open_EK & (self._room_of_BK[envs] != AWAY)
         can_E: NDArray[np.bool_] = (
             (open_EK.sum(1) < self.world.max_open)
             & (self._asked_B[envs] < self.world.n_instructions)
@@ -210,7 +211,7 @@ class InstructionVectorEnv(NativeVectorEnv):
         envs, chance_EX = envs[can_E], chance_EX[can_E]
         speaker_E = self._next_from(here_EK[can_E], chance_EX[:, FIRST])
         whom_E = self._next_from(eligible_EK[can_E], chance_EX[:, SECOND])
-        who_E = self._other(whom_E, chance_EX[:, THIRD])
+        who_E = self._other(envs, whom_E, chance_EX[:, THIRD])
         self._who_BK[envs, whom_E] = who_E
         self._number_BK[envs, whom_E] = self._cue_B[envs] = self._asked_B[envs]
         self._since_BK[envs, whom_E] = self._steps_B[envs]
@@ -225,8 +226,8 @@ class InstructionVectorEnv(NativeVectorEnv):
         thing_E = THING_NUMBERS[chance_EX[:, SECOND] % len(THINGS)]
         quality_E = QUALITY_NUMBERS[chance_EX[:, THIRD] % len(QUALITIES)]
         speaker_E = CHARACTER_NUMBERS[self._next_from(here_EK, chance_EX[:, FIRST])]
-        subject_E = chance_EX[:, SECOND] % self.world.n_characters
-        other_E = CHARACTER_NUMBERS[self._other(subject_E, chance_EX[:, THIRD])]
+        subject_E = self._somebody(envs, chance_EX[:, SECOND])
+        other_E = CHARACTER_NUMBERS[self._other(envs, subject_E, chance_EX[:, THIRD])]
         room_E = ROOM_NUMBERS[chance_EX[:, FOURTH] % self.world.n_rooms]
         subject_E = CHARACTER_NUMBERS[subject_E]
 
@@ -249,9 +250,16 @@ class InstructionVectorEnv(NativeVectorEnv):
         self._steps_open_B[served] += self._steps_B[served] - self._since_BK[served, character_R]
         self._who_BK[served, character_R] = NOBODY
         self._false_B[envs] += ~right_E
+        refuses_E = here_E & ~right_E
+        if self.world.one_try:
+            leaving, character_L = envs[refuses_E], whom_E[refuses_E]
+            chance_L = self._chances.of(leaving, self._steps_B[leaving] - 1)[:, FIRST]
+            rooms = self._another_room(self._room_B[leaving], chance_L)
+            self._room_of_BK[leaving, character_L] = rooms
+            self._unseen_BK[leaving, character_L] = False
         for says_E, kind in (
             (right_E, Kind.THANKS),
-            (here_E & ~right_E, Kind.REFUSES),
+            (refuses_E, Kind.LEAVES if self.world.one_try else Kind.REFUSES),
             (~here_E, Kind.NOT_HERE),
         ):
             self._say(envs[says_E], kind, CHARACTER_NUMBERS[whom_E[says_E]])
@@ -276,9 +284,12 @@ class InstructionVectorEnv(NativeVectorEnv):
     def _another_room(self, room_E: Indices, chance_E: Indices) -> Indices:
         return (room_E + 1 + chance_E % (self.world.n_rooms - 1)) % self.world.n_rooms
 
-    def _other(self, character_E: Indices, chance_E: Indices) -> Indices:
-        n = self.world.n_characters
-        return (character_E + 1 + chance_E % (n - 1)) % n
+    def _somebody(self, envs: Indices, chance_E: Indices) -> Indices:
+        return self._first_B[envs] + chance_E % self.world.n_around
+
+    def _other(self, envs: Indices, character_E: Indices, chance_E: Indices) -> Indices:
+        n, first_E = self.world.n_around, self._first_B[envs]
+        return first_E + (character_E - first_E + 1 + chance_E % (n - 1)) % n
 
     def _next_from(self, mask_EK: NDArray[np.bool_], chance_E: Indices) -> Indices:
         """The first of the characters in `mask` from a random place on, by their numbers."""

@@ -17,6 +17,9 @@ Walk = Literal["environment", "agent"]
 MIN_CHARACTERS = 4
 """Fewest characters: with fewer, guessing who sent a message pays."""
 
+AWAY = -1
+"""The room of a character who is in none."""
+
 N_CHANCES = 6
 EVENT, FIRST, SECOND, THIRD, FOURTH, FIFTH = range(N_CHANCES)
 """What the chances of a step decide: what happens, and five choices."""
@@ -40,6 +43,8 @@ class World:
     walk: Walk = "environment"
     correct_reward: float = 1.0
     false_reward: float = -0.5
+    one_try: bool = False
+    group_size: int | None = None
 
     def __post_init__(self) -> None:
         bounds = {
@@ -48,11 +53,19 @@ class World:
             "n_instructions": (1, 1000),
             "max_open": (1, self.n_characters),
             "max_steps": (1, 10**7),
+            "group_size": (MIN_CHARACTERS, self.n_characters),
         }
         for name, (least, most) in bounds.items():
             value = getattr(self, name)
+            if value is None:
+                continue
             if not least <= value <= most:
                 raise ValueError(f"{name} = {value} is not between {least} and {most}")
+        if self.n_characters % self.n_around:
+            raise ValueError(
+                f"n_characters = {self.n_characters} is not a multiple of group_size = "
+                f"{self.group_size}: every group has to be whole"
+            )
         rates = (self.walk_rate, self.move_rate, self.ask_rate)
         if min(rates) < 0 or sum(rates) > 1:
             raise ValueError(
@@ -66,6 +79,11 @@ class World:
                 f"correct_reward = {self.correct_reward} must be above 0 and false_reward = "
                 f"{self.false_reward} at most 0"
             )
+
+    @property
+    def n_around(self) -> int:
+        """Characters that are in the village in an episode."""
+        return self.n_characters if self.group_size is None else self.group_size
 
     def thresholds(self) -> tuple[int, int, int]:
         """Chances below which, in order, the agent is walked, a character moves, one asks."""
@@ -85,7 +103,7 @@ class World:
 
     def return_without_memory(self) -> float:
         """Nothing, by silence, where a guess costs more than it earns; else an upper bound."""
-        n_others = self.n_characters - 1
+        n_others = self.n_around - 1
         guess = self.correct_reward + (n_others - 1) * self.false_reward
         return 0.0 if guess <= 0 else self.optimal_return()
 
@@ -95,6 +113,12 @@ def sentence_space() -> spaces.Box:
     return spaces.Box(0, len(VOCABULARY) - 1, (SENTENCE_LENGTH,), np.uint16)
 
 
-def draw_start(np_random: np.random.Generator, world: World) -> NDArray[np.int64]:
-    """Rooms at the start of an episode: the agent's, then every character's."""
-    return np_random.integers(world.n_rooms, size=1 + world.n_characters)
+def draw_start(np_random: np.random.Generator, world: World) -> tuple[NDArray[np.int64], int]:
+    """The start of an episode: the rooms, the agent's and then every character's, `AWAY` for those
+    who are not in the village; and the first character who is."""
+    rooms = np_random.integers(world.n_rooms, size=1 + world.n_characters)
+    if world.group_size is None:
+        return rooms, 0
+    first = world.group_size * int(np_random.integers(world.n_characters // world.group_size))
+    rooms[1 : 1 + first] = rooms[1 + first + world.group_size :] = AWAY
+    return rooms, first

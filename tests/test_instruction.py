@@ -65,6 +65,16 @@ def test_whatever_else_is_told_costs_and_changes_nothing() -> None:
     assert reward == 2.0
 
 
+def test_with_one_try_who_is_told_something_false_leaves() -> None:
+    env = InstructionEnv(one_try=True)
+    env.reset(seed=1)
+    whom, who = until_decision(env)
+    _, reward, *_ = env.step(np.array([1 + whom, (who + 1) % 6]))
+    assert reward == -0.5 and env.sentence == compose(Kind.LEAVES, CHARACTERS[whom])
+    assert env.room_of[whom] != env.room and whom not in env.unseen
+    assert env.open[whom]["who"] == who
+
+
 def test_at_most_one_instruction_per_character_and_max_open_in_all() -> None:
     env = InstructionEnv(n_instructions=50, max_open=3, ask_rate=0.5)
     env.reset(seed=2)
