@@ -18,15 +18,15 @@ from torch import Tensor
 
 from expire_span.memory import Aux, LiveMemories, State, select_envs, state_bytes
 
-from .advantage_scale import AdvantageScale
+from .advantage_scale import LEAST_SHARE, AdvantageScale
 from .checks import (
     CHECKPOINT_FORMAT,
     NonFiniteError,
+    check_advantage_options,
     check_checkpoint,
     check_finite_gradient,
     check_finite_observations,
     check_finite_rewards,
-    check_memory_name,
     check_options,
     check_weights,
 )
@@ -55,6 +55,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         memory what to look up where rewards are rare; 0 predicts nothing
     :param scale_ent_coef: shrink `ent_coef` with the advantages, as the learning rate is: where
         rewards are rare the entropy bonus would outweigh them
+    :param min_lr_share: least share of `learning_rate` that is left as the advantages shrink; 1
+        leaves it to the schedule
     :param n_envs: environments to make when `env` is an id (16 unless given)
     :param rescue_path: where the model is saved if training must stop for a value not finite
 
@@ -86,20 +88,20 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         use_by: UseSign = "attention",
         prediction_coef: float = 0.0,
         scale_ent_coef: bool = False,
+        min_lr_share: float = LEAST_SHARE,
         n_envs: int | None = None,
         rescue_path: str = "rescued_model.zip",
         policy_kwargs: dict[str, Any] | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        check_memory_name(memory)
-        check_options(
-            kwargs.get("n_steps", 1), prediction_coef, scale_ent_coef, self.normalize_advantage
-        )
+        check_options(memory, kwargs.get("n_steps", 1), prediction_coef)
+        check_advantage_options(scale_ent_coef, min_lr_share, self.normalize_advantage)
         env = playable_env(env, n_envs, seed)
         self.span_coef, self.target_live, self.use_by = span_coef, target_live, use_by
         self.begin_task()
-        self.prediction_coef, self.scale_ent_coef = prediction_coef, scale_ent_coef
+        self.prediction_coef = prediction_coef
+        self.scale_ent_coef, self.min_lr_share = scale_ent_coef, min_lr_share
         self.rescue_path = rescue_path
         self._rng = np.random.default_rng(seed)
         self._last_state: State | None = None
@@ -212,7 +214,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.advantage_scale.update(float(self.rollout_buffer.advantages.std()))
         self._update_learning_rate(self.policy.optimizer)
         if self.normalize_advantage:
-            self.advantage_scale.shorten_steps(self.policy.optimizer)
+            self.advantage_scale.shorten_steps(self.policy.optimizer, self.min_lr_share)
             self.logger.record("train/learning_rate", self.policy.optimizer.param_groups[0]["lr"])
         returns = [info["r"] for info in self.ep_info_buffer or ()]
         self.span_control.update(returns, self._live_mean())

@@ -14,6 +14,8 @@ import torch
 
 from expire_span.memory import MEMORIES
 
+from .advantage_scale import LEAST_SHARE
+
 LARGEST_WEIGHT = 1e12
 """Weights beyond it have diverged: sums of their products overflow single precision."""
 
@@ -30,16 +32,10 @@ class CheckpointError(ValueError):
     """A file is not a checkpoint this class can load."""
 
 
-def check_memory_name(memory: str) -> None:
-    """Raise ValueError, listing the known ones, unless there is a memory of that name."""
+def check_options(memory: str, n_steps: int, prediction_coef: float) -> None:
+    """Raise ValueError for a memory that there is not, and for numbers out of bounds."""
     if memory not in MEMORIES:
         raise ValueError(f"unknown memory {memory!r}; known: {', '.join(MEMORIES)}")
-
-
-def check_options(
-    n_steps: int, prediction_coef: float, scale_ent_coef: bool, normalize_advantage: bool
-) -> None:
-    """Raise ValueError for numbers out of bounds, and options that do not go together."""
     if n_steps < 1:
         raise ValueError(f"n_steps = {n_steps} is below 1; use 1 or more")
     if not 0 <= prediction_coef < math.inf:
@@ -47,10 +43,28 @@ def check_options(
             f"prediction_coef = {prediction_coef} must be a number of at least 0; 0 predicts "
             "nothing"
         )
-    if scale_ent_coef and not normalize_advantage:
+
+
+def check_advantage_options(
+    scale_ent_coef: bool, min_lr_share: float, normalize_advantage: bool
+) -> None:
+    """Raise ValueError for what does not go with advantages left as they are."""
+    if not 0 < min_lr_share <= 1:
+        raise ValueError(
+            f"min_lr_share = {min_lr_share} must be above 0 and at most 1, which leaves the "
+            "learning rate to its schedule"
+        )
+    if normalize_advantage:
+        return
+    if scale_ent_coef:
         raise ValueError(
             "scale_ent_coef = True needs normalize_advantage = True: advantages that are not "
             "normalised shrink by themselves while ent_coef stays; leave one of the two out"
+        )
+    if min_lr_share != LEAST_SHARE:
+        raise ValueError(
+            f"min_lr_share = {min_lr_share} needs normalize_advantage = True: without it the "
+            "learning rate is the schedule's already; leave min_lr_share out"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +39,27 @@ def test_the_learning_rate_follows_the_advantages_down_and_up_again() -> None:
     assert shares == [1, 1, pytest.approx(0.5, rel=1e-3), LEAST_SHARE, 1]
 
 
+@pytest.mark.parametrize(("least", "left"), [(0.05, 0.25), (0.5, 0.5), (1.0, 1.0)])
+def test_no_less_than_the_least_share_of_the_learning_rate_is_left(
+    least: float, left: float
+) -> None:
+    model = MemoryPPO(
+        *("MlpPolicy", "CartPole-v1"),
+        memory="none",
+        n_envs=2,
+        n_steps=16,
+        seed=0,
+        learning_rate=1e-3,
+        min_lr_share=least,
+    )
+    model.learn(32)
+    model.advantage_scale.largest = 4 * float(model.rollout_buffer.advantages.std())
+    model.train()
+    assert model.advantage_scale.share == pytest.approx(0.25, rel=1e-3)
+    rate = model.policy.optimizer.param_groups[0]["lr"]
+    assert rate == pytest.approx(left * 1e-3, rel=1e-3)
+
+
 @pytest.mark.parametrize("scaled", [True, False])
 def test_the_entropy_bonus_follows_the_advantages_if_it_is_to(scaled: bool) -> None:
     model = MemoryPPO(
@@ -71,6 +93,24 @@ def test_the_entropy_bonus_needs_normalised_advantages_to_follow() -> None:
         MemoryPPO(
             "MlpPolicy", "CartPole-v1", n_envs=2, scale_ent_coef=True, normalize_advantage=False
         )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"min_lr_share": 0.0}, "min_lr_share = 0.0 must be above 0 and at most 1"),
+        ({"min_lr_share": 1.5}, "min_lr_share = 1.5 must be above 0 and at most 1"),
+        (
+            {"min_lr_share": 0.5, "normalize_advantage": False},
+            "min_lr_share = 0.5 needs normalize_advantage = True",
+        ),
+    ],
+)
+def test_a_least_share_of_the_learning_rate_that_cannot_be(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        MemoryPPO("MlpPolicy", "CartPole-v1", n_envs=2, **options)
 
 
 def test_the_largest_advantages_met_are_remembered_and_saved(tmp_path: Path) -> None:

@@ -113,6 +113,9 @@ class OnPolicyOptions:
     scale_ent_coef: bool = False
     """Whether ent-coef shrinks with the advantages, as the learning rate does; where rewards are
     rare the bonus outweighs them otherwise. Needs normalize-advantage."""
+    min_lr_share: float = 0.05
+    """Least share of learning-rate that is left as the advantages shrink; 1 leaves it to the
+    schedule. Needs normalize-advantage."""
     vf_coef: float = 0.5
     """Weight of the value loss in the loss."""
     max_grad_norm: float = 0.5
