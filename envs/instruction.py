@@ -79,7 +79,7 @@ class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
     ## Arguments
 
     - `n_characters`, 4 to 24, and `n_rooms`, 2 to 24. All rooms are next to each other.
-    - `group_size`: characters come in groups of so many, 4 at least, of which one is in the
+    - `group_size`: characters come in groups of so many, 2 at least, of which one is in the
       village in an episode, drawn at random; None: all are.
     - `n_instructions`: in an episode; `max_open`: of these open at once.
     - `walk_rate`, `move_rate`, `ask_rate`: shares of the steps, those spent on telling and on

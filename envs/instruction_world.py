@@ -53,7 +53,7 @@ class World:
             "n_instructions": (1, 1000),
             "max_open": (1, self.n_characters),
             "max_steps": (1, 10**7),
-            "group_size": (MIN_CHARACTERS, self.n_characters),
+            "group_size": (2, self.n_characters),
         }
         for name, (least, most) in bounds.items():
             value = getattr(self, name)

@@ -14,6 +14,7 @@ from expire_span.agents.extractors import SentenceEncoder
 from expire_span.envs.instruction import InstructionEnv
 from expire_span.envs.instruction_oracle import InstructionOracle
 from expire_span.envs.instruction_vector import InstructionVectorEnv
+from expire_span.envs.instruction_world import AWAY
 from expire_span.envs.language import (
     CHARACTERS,
     PATTERNS,
@@ -63,6 +64,20 @@ def test_whatever_else_is_told_costs_and_changes_nothing() -> None:
     assert env.room_of == rooms and env.open == asked
     _, reward, *_ = env.step(np.array([1 + whom, who]))
     assert reward == 2.0
+
+
+def test_of_groups_one_is_in_the_village() -> None:
+    env = InstructionEnv(n_characters=8, group_size=4, ask_rate=0.3)
+    groups = set()
+    for seed in range(8):
+        env.reset(seed=seed)
+        around = [k for k, room in enumerate(env.room_of) if room != AWAY]
+        groups.add(tuple(around))
+        names = {CHARACTERS[k] for k in set(range(8)) - set(around)}
+        for _ in range(100):
+            env.step(SILENCE)
+            assert not names & set(env.sentence.split())
+    assert groups == {(0, 1, 2, 3), (4, 5, 6, 7)}
 
 
 def test_with_one_try_who_is_told_something_false_leaves() -> None:
@@ -168,6 +183,8 @@ def test_words_are_numbered_once_and_padding_is_zero() -> None:
         ({"max_open": 7}, "max_open = 7 is not between 1 and 6"),
         ({"walk_rate": 0.9}, "walk_rate = 0.9, move_rate = .* no more than 1 together"),
         ({"walk": "run"}, "walk = 'run' is neither 'environment' nor 'agent'"),
+        ({"n_characters": 8, "group_size": 9}, "group_size = 9 is not between 2 and 8"),
+        ({"n_characters": 8, "group_size": 3}, "n_characters = 8 is not a multiple of group_size"),
         ({"false_reward": 0.5}, "false_reward = 0.5 at most 0"),
         ({"render_mode": "human"}, "render_mode = 'human' is neither None nor 'ansi'"),
     ],
