@@ -52,6 +52,10 @@ def test_stage_the_agent_cannot_play_is_refused(
     assert "stage 1 of the curriculum" in capsys.readouterr().err
     assert main([*QUICK, "--curriculum", "n_rooms=99", *run_dir]) == 2
     assert "n_rooms = 99 is not between" in capsys.readouterr().err
+    # the last stage is the environment itself, and it is not what training begins with
+    last = [*QUICK, "--curriculum", "n_rooms=2", "--env-kwargs", "n_rooms=99"]
+    assert main([*last, *run_dir]) == 2
+    assert "n_rooms = 99 is not between" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -127,6 +127,7 @@ def test_options_survive_the_way_through_config_yaml(tmp_path: Path) -> None:
         (["--env", "no_such_module:Env-v0"], ["no_such_module"]),
         (["--env-kwargs", "colour=red"], ["colour"]),
         (["--env-kwargs", "max_length=2"], ["max_length = 2", "min_length = 3"]),
+        (["--env-kwargs", "max_length=two"], ["does not take", "max_length = 'two'"]),
         (["--env-kwargs", "red"], ["name=value"]),
         (["--max-spam", "3"], ["--max-spam", "--max-span"]),
         (["--memory", "lstm", "--max-span", "3"], ["--max-span"]),

@@ -62,9 +62,8 @@ def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], N
         if config.resume is not None:
             rows = read_metrics(RunDirectory(config.resume).metrics)
         stage = stage_reached(rows)
-        env_kwargs = stages_of(config)[stage]
-        vec_env = make_vec_env(config.env, config.n_envs, config.seed, env_kwargs)
-        _check_stages(config, vec_env)
+        vec_env = _make_stage(config, stage, config.n_envs)
+        _check_stages(config, stage, vec_env)
         if config.resume is None:
             model = _new_model(config, vec_env)
             directory = RunDirectory.create(config)
@@ -101,10 +100,21 @@ def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], N
     )
 
 
-def _check_stages(config: AnyConfig, vec_env: VecEnv) -> None:
-    """Make every stage's environment once, so that what is wrong with a later one shows now."""
-    for stage, env_kwargs in enumerate(stages_of(config)[:-1]):
-        other = make_vec_env(config.env, 1, config.seed, env_kwargs)
+def _make_stage(config: AnyConfig, stage: int, n_envs: int) -> VecEnv:
+    env_kwargs = stages_of(config)[stage]
+    try:
+        return make_vec_env(config.env, n_envs, config.seed, env_kwargs)
+    except TypeError as e:  # which may not say which argument it is about
+        given = ", ".join(f"{name} = {value!r}" for name, value in env_kwargs.items())
+        raise UserError(f"{config.env} does not take {given or 'what it was given'}: {e}") from e
+
+
+def _check_stages(config: AnyConfig, current: int, vec_env: VecEnv) -> None:
+    """Make every other stage's environment, so that what is wrong with a later one shows now."""
+    for stage, env_kwargs in enumerate(stages_of(config)):
+        if stage == current:
+            continue
+        other = _make_stage(config, stage, n_envs=1)
         other.close()
         for space in ("observation_space", "action_space"):
             here, there = getattr(vec_env, space), getattr(other, space)
