@@ -17,6 +17,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from tyro.constructors import PrimitiveConstructorSpec
 
 from expire_span.agents import MemoryA2C, MemoryPPO
+from expire_span.agents.advantage_scale import LEAST_SHARE
 from expire_span.agents.base import MemoryOnPolicyAlgorithm
 from expire_span.memory import MEMORIES
 
@@ -113,7 +114,7 @@ class OnPolicyOptions:
     scale_ent_coef: bool = False
     """Whether ent-coef shrinks with the advantages, as the learning rate does; where rewards are
     rare the bonus outweighs them otherwise. Needs normalize-advantage."""
-    min_lr_share: float = 0.05
+    min_lr_share: float = LEAST_SHARE
     """Least share of learning-rate that is left as the advantages shrink; 1 leaves it to the
     schedule. Needs normalize-advantage."""
     vf_coef: float = 0.5
