@@ -65,6 +65,14 @@ def test_stage_the_agent_cannot_play_is_refused(
         (["--curriculum", "n_rooms"], "is not of the form name=value"),
         (["--curriculum-success", "0"], "curriculum_success = 0.0 is a share above 0"),
         (["--curriculum-steps", "0"], "curriculum_steps = 0 is below 1"),
+        (
+            ["--curriculum", "n_rooms=1", "n_rooms=3", "--curriculum-steps", "512", "0"],
+            "curriculum_steps = (512, 0) is below 1",
+        ),
+        (
+            ["--curriculum", "n_rooms=1", "--curriculum-steps", "512", "256"],
+            "are for 2 stages, and curriculum has 1; give one number for each, or one for all",
+        ),
     ],
 )
 def test_invalid_options_are_named(
@@ -85,6 +93,14 @@ def test_stages_follow_one_another_and_a_resumed_run_knows_its_own(tmp_path: Pat
     assert json.loads((run_dir / "evaluation.json").read_text())["env_steps"] >= 2048
     assert main(["--resume", str(run_dir), "--total-timesteps", "2560"]) == 0
     assert stages(run_dir)[-1][1] == 2
+
+
+def test_every_stage_can_have_steps_of_its_own(tmp_path: Path) -> None:
+    staged = ["--curriculum", "n_rooms=1", "n_rooms=3", "--curriculum-steps", "256", "1024"]
+    assert main([*QUICK, *staged, "--run-dir", str(tmp_path / "run")]) == 0
+    reached = stages(tmp_path / "run")
+    assert max(steps for steps, stage in reached if stage == 0) <= 256 + 256
+    assert 1280 <= max(steps for steps, stage in reached if stage == 1) <= 1280 + 256
 
 
 def test_stage_is_over_once_it_is_mastered(tmp_path: Path) -> None:

@@ -241,8 +241,9 @@ class TrainConfig(Generic[Algorithm, MemoryOptions]):
     evaluation plays that alone."""
     curriculum_success: float = 0.9
     """Share of the last 300 episodes that must succeed before the next stage of the curriculum."""
-    curriculum_steps: int | None = None
-    """Environment steps after which the next stage begins however it went; None waits for it."""
+    curriculum_steps: int | tuple[int, ...] | None = None
+    """Environment steps after which the next stage begins however it went, one number for all
+    stages or one for each; None waits for it."""
     algo: AlgorithmName = "ppo"
     """Algorithm that learns."""
     memory: MemoryName = "expire-span"
@@ -291,12 +292,23 @@ class TrainConfig(Generic[Algorithm, MemoryOptions]):
             raise ValueError(
                 f"curriculum_success = {self.curriculum_success} is a share above 0, of 1 at most"
             )
-        if self.curriculum_steps is not None and self.curriculum_steps < 1:
+        steps = self.curriculum_steps
+        numbers = steps if isinstance(steps, tuple) else () if steps is None else (steps,)
+        if any(number < 1 for number in numbers):
+            raise ValueError(f"curriculum_steps = {steps} is below 1; use 1 or more, or None")
+        if isinstance(steps, tuple) and len(steps) != len(self.curriculum):
             raise ValueError(
-                f"curriculum_steps = {self.curriculum_steps} is below 1; use 1 or more, or None"
+                f"curriculum_steps = {steps} are for {len(steps)} stages, and curriculum has "
+                f"{len(self.curriculum)}; give one number for each, or one for all"
             )
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed = {self.seed} is out of bounds; use 0 to {2**32 - 1}")
+
+    def steps_of_stages(self) -> tuple[int | None, ...]:
+        """For each stage of the curriculum the environment steps it has at most."""
+        if isinstance(self.curriculum_steps, tuple):
+            return self.curriculum_steps
+        return (self.curriculum_steps,) * len(self.curriculum)
 
 
 AnyConfig = TrainConfig[Any, Any]

@@ -38,7 +38,8 @@ class StageEnd(BaseCallback):
         super().__init__()
         self.stage = stage
         self.is_last = stage == len(config.curriculum)
-        self.success, self.steps = config.curriculum_success, config.curriculum_steps
+        self.success = config.curriculum_success
+        self.steps = None if self.is_last else config.steps_of_stages()[stage]
         self.successes: deque[bool] = deque(maxlen=EPISODES)
         self.reached = False
 
