@@ -104,6 +104,20 @@ def portal(
 DENSE_VILLAGE: Options = {"n_rooms": 2, "ask_rate": 0.3, "walk_rate": 0.2, "max_open": 6}
 """Instruction with short ways and many instructions, cut off early."""
 
+INSTRUCTION_LEARNING: Options = {
+    "learning_rate": 1e-3,
+    "learning_rate_schedule": "stable-decay",
+    "n_steps": 128,
+    "batch_size": 1024,
+    "n_epochs": 4,
+    "gamma": 0.0,  # a message is paid for at once
+    "gae_lambda": 0.0,
+    "target_kl": 0.05,
+    "ent_coef": 0.003,
+    "scale_ent_coef": True,
+    "use_by": "influence",
+}
+
 INSTRUCTION = AlgorithmPreset(
     run={
         "total_timesteps": 5_996_544,  # 732 rollouts
@@ -115,21 +129,43 @@ INSTRUCTION = AlgorithmPreset(
         ),
         "curriculum_steps": 800_000,
     },
-    hyper_parameters={
-        "learning_rate": 1e-3,
-        "learning_rate_schedule": "stable-decay",
-        "n_steps": 128,
-        "batch_size": 1024,
-        "n_epochs": 4,
-        "gamma": 0.0,  # a message is paid for at once
-        "gae_lambda": 0.0,
-        "target_kl": 0.05,
-        "ent_coef": 0.003,
-        "scale_ent_coef": True,
-        "use_by": "influence",
-    },
+    hyper_parameters=INSTRUCTION_LEARNING,
     memories={"expire-span": {"max_span": 256.0, "ramp": 16.0, "initial_span": 0.5}},
 )
+
+
+def village(n_rooms: int, ask: float, walk: float, move: float, **arguments: Any) -> Options:
+    """A stage of Instruction: the more rooms and the lower the rates, the longer the way."""
+    rates = {"ask_rate": ask, "walk_rate": walk, "move_rate": move}
+    return {"n_rooms": n_rooms, **rates, **arguments}
+
+
+LONG_INSTRUCTION = AlgorithmPreset(
+    run={
+        "total_timesteps": 11_993_088,  # 1,464 rollouts
+        "n_envs": 64,
+        # two groups of names, in which a guess is right one time in three; all of them; villages
+        # that grow, in episodes that end before they are only about what was lost. The price of a
+        # false message rises as they become rare
+        "curriculum": (
+            {**DENSE_VILLAGE, "max_steps": 400, "false_reward": -0.05, "group_size": 4},
+            {**DENSE_VILLAGE, "max_steps": 150, "false_reward": -0.02},
+            {**DENSE_VILLAGE, "max_steps": 150, "false_reward": -0.05},
+            {**DENSE_VILLAGE, "max_steps": 150, "false_reward": -0.1},
+            village(3, 0.2, 0.15, 0.03, max_open=6, max_steps=300, false_reward=-0.1),
+            village(4, 0.1, 0.1, 0.03, max_open=6, max_steps=500, false_reward=-0.1),
+            village(5, 0.08, 0.08, 0.05, max_open=6, max_steps=800, false_reward=-0.1),
+            village(6, 0.05, 0.05, 0.05, max_open=5, max_steps=1200, false_reward=-0.2),
+            village(7, 0.03, 0.04, 0.04, max_open=4, max_steps=1600, false_reward=-0.2),
+            {"max_steps": 2000, "false_reward": -0.2},
+            {"max_steps": 1500},
+        ),
+        "curriculum_steps": (*(600_000,) * 10, 5_600_000),
+    },
+    hyper_parameters={**INSTRUCTION_LEARNING, "target_live": 40.0},
+    memories={"expire-span": {"max_span": 1024.0, "ramp": 16.0, "initial_span": 0.25}},
+)
+"""Instruction over hundreds of steps, with eight names."""
 
 COLLISION = AlgorithmPreset(
     run={"total_timesteps": 1_605_632, "n_envs": 64},  # 196 rollouts
@@ -215,6 +251,7 @@ PRESETS: dict[str, Preset] = {
     "instruction": Preset(
         ("ExpireSpan/Instruction-v0", "ExpireSpan/Instruction-short-v0"), {"ppo": INSTRUCTION}
     ),
+    "instruction-long": Preset(("ExpireSpan/Instruction-long-v0",), {"ppo": LONG_INSTRUCTION}),
     "minigrid-memory-s13": Preset(  # 245 rollouts
         ("MiniGrid-MemoryS13-v0",),
         minigrid_memory(2_007_040, {"size": 13, "random_length": True}),
