@@ -55,6 +55,8 @@ class MemoryAttention(nn.Module):
 
     def _age_weights(self) -> Tensor:
         """The c_hj, (H, J). Optimizers take steps of one size, so a gain makes them move faster."""
+        if self.age_gain == 1:  # a product would change the order in which gradients are summed
+            return self.age_mix_HJ
         return self.age_gain * self.age_mix_HJ
 
     def queries(self, z_BQD: Tensor, time_Q: Tensor) -> Tensor:
