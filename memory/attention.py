@@ -39,25 +39,19 @@ class MemoryAttention(nn.Module):
     projects one token whatever the number of live memories, and no cached key can be stale.
     """
 
-    def __init__(self, width: int, n_heads: int, age_gain: float = 1.0) -> None:
+    def __init__(self, width: int, n_heads: int) -> None:
         super().__init__()
         if width % n_heads:
             raise ValueError(
                 f"width = {width} is not a multiple of n_heads = {n_heads}; "
                 f"use {max(1, width // n_heads) * n_heads} or another number of heads"
             )
-        self.n_heads, self.age_gain = n_heads, age_gain
+        self.n_heads = n_heads
         self.scale = (width // n_heads) ** -0.5
         self.query = nn.Linear(width, width, bias=False)
         self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         self.age_mix_HJ = nn.Parameter(torch.zeros(n_heads, N_AGE_SCALES))
-
-    def _age_weights(self) -> Tensor:
-        """The c_hj, (H, J). Optimizers take steps of one size, so a gain makes them move faster."""
-        if self.age_gain == 1:  # a product would change the order in which gradients are summed
-            return self.age_mix_HJ
-        return self.age_gain * self.age_mix_HJ
 
     def queries(self, z_BQD: Tensor, time_Q: Tensor) -> Tensor:
         """Query vectors with the position columns, (B, H, Q, d + J); time in steps, from an origin
@@ -65,7 +59,7 @@ class MemoryAttention(nn.Module):
         B, Q, _ = z_BQD.shape
         q_BHQd = (self.query(z_BQD) * self.scale).view(B, Q, self.n_heads, -1).transpose(1, 2)
         decay_QJ = torch.exp(-time_Q[:, None] / age_scales(time_Q))
-        position_HQJ = self._age_weights()[:, None] * decay_QJ
+        position_HQJ = self.age_mix_HJ[:, None] * decay_QJ
         return torch.cat([q_BHQd, position_HQJ.expand(B, -1, -1, -1)], dim=-1)
 
     def keys_values(self, memories_BKD: Tensor) -> Tensor:
@@ -99,7 +93,7 @@ class MemoryAttention(nn.Module):
         Returns (B, Q, D) and the attention, (B, H, Q, K), no gradient.
         """
         decay_BQKJ = torch.exp(-age_BQK[..., None] / age_scales(age_BQK))
-        bias_BHQK = (decay_BQKJ @ self._age_weights().T).permute(0, 3, 1, 2) + log_mask_BQK[:, None]
+        bias_BHQK = (decay_BQKJ @ self.age_mix_HJ.T).permute(0, 3, 1, 2) + log_mask_BQK[:, None]
         return self(z_BQD, memories_BKD, bias_BHQK)  # type: ignore[no-any-return]
 
     def read_content(self, z_BQD: Tensor, memories_BKD: Tensor, readable_BK: Tensor) -> Tensor:
@@ -130,7 +124,7 @@ class MemoryAttention(nn.Module):
         B, D = z_BD.shape
         H = self.n_heads
         w_key_HdD, w_value_HdD = self.key_value.weight.view(2, H, D // H, D)
-        bias_BHS = torch.matmul(self._age_weights(), decay_BSJ.transpose(1, 2)) + log_mask_BHS
+        bias_BHS = torch.matmul(self.age_mix_HJ, decay_BSJ.transpose(1, 2)) + log_mask_BHS
         q_HBd = self.query(z_BD).view(B, H, -1).transpose(0, 1)
         q_BHD = torch.bmm(q_HBd, w_key_HdD).transpose(0, 1)
         logits_BHS = torch.baddbmm(bias_BHS, q_BHD, memories_BSD.transpose(1, 2), alpha=self.scale)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import FeedForward, MemoryAttention, initialise
-from .contract import Memory, check_counts, check_positive
+from .contract import Memory, check_counts
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,6 @@ class TransformerConfig:
     """Hidden units of each layer's feed-forward half."""
     gated: bool = False
     """Whether layers are joined by the gates of GTrXL instead of sums (arXiv:1910.06764)."""
-    age_gain: float = 1.0
-    """How fast attention learns to tell older memories from newer: a factor on what it learned of
-    their ages. Above 1 where the order of what was seen long ago matters."""
 
     def __post_init__(self) -> None:
         check_counts(
@@ -41,7 +38,6 @@ class TransformerConfig:
             n_heads=self.n_heads,
             ffn_width=self.ffn_width,
         )
-        check_positive(self.memory, age_gain=self.age_gain)
 
 
 KEEPS_INPUT = 2.0
@@ -83,12 +79,10 @@ class GRUGate(nn.Module):
 class Layer(nn.Module):
     """One transformer layer: attention to memories, then a feed-forward network."""
 
-    def __init__(
-        self, width: int, n_heads: int, ffn_width: int, gated: bool, age_gain: float
-    ) -> None:
+    def __init__(self, width: int, n_heads: int, ffn_width: int, gated: bool) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.attention = MemoryAttention(width, n_heads, age_gain)
+        self.attention = MemoryAttention(width, n_heads)
         self.ffn = FeedForward(width, ffn_width)
         initialise(self.attention, self.ffn)
         self.after_attention, self.after_ffn = (
@@ -111,7 +105,7 @@ class TransformerMemory(Memory):
         self.width, self.n_layers = width, config.n_layers
         self.embed = nn.Linear(dim_in, width)
         self.layers = nn.ModuleList(
-            Layer(width, config.n_heads, config.ffn_width, config.gated, config.age_gain)
+            Layer(width, config.n_heads, config.ffn_width, config.gated)
             for _ in range(config.n_layers)
         )
         self.final_norm = nn.LayerNorm(width)

@@ -88,7 +88,6 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("compressive", {"window": 30, "compression": 2, "n_compressed": 1}),
     ("compressive", {"gated": True, "compression": 5}),
     ("expire-span", {"gated": True}),
-    ("expire-span", {"age_gain": 4.0}),
     ("lstm", {"n_layers": 2}),
     ("gru", {"n_layers": 2}),
 ]

@@ -53,25 +53,6 @@ def test_steps_first_read_what_is_like_them() -> None:
     assert sum(share > 0.5 for share in shares) >= 18
 
 
-@pytest.mark.parametrize("name", ["expire-span", "transformer-xl", "adaptive-span", "compressive"])
-def test_age_gain_is_a_factor_on_what_is_learned_of_ages(name: str) -> None:
-    torch.manual_seed(0)
-    once, fourfold = (make_memory(name, dim_in=4, age_gain=gain) for gain in (1.0, 4.0))
-    fourfold.load_state_dict(once.state_dict())
-    for layer in once.layers:  # type: ignore[union-attr]
-        layer.attention.age_mix_HJ.data.normal_()
-    mixed = {
-        key: value / 4 if "age_mix" in key else value for key, value in once.state_dict().items()
-    }
-    x_BTE, starts_BT = torch.randn(2, 40, 4), torch.zeros(2, 40, dtype=torch.bool)
-    read_BTD, _, _ = once.unroll(x_BTE, once.initial_state(2), starts_BT)
-    fresh_BTD, _, _ = fourfold.unroll(x_BTE, fourfold.initial_state(2), starts_BT)
-    assert not torch.allclose(fresh_BTD, read_BTD, atol=1e-3)  # ages matter
-    fourfold.load_state_dict(mixed)
-    same_BTD, _, _ = fourfold.unroll(x_BTE, fourfold.initial_state(2), starts_BT)
-    torch.testing.assert_close(same_BTD, read_BTD)
-
-
 def test_gates_begin_close_to_the_identity() -> None:
     torch.manual_seed(0)
     gate = GRUGate(16)
