@@ -54,8 +54,7 @@ class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
     ## Rewards
 
     `correct_reward` (+1) for telling X, who is in the room, what an open instruction says;
-    `false_reward` (-0.5) for telling anything else. With `one_try` who is told something false
-    leaves the room.
+    `false_reward` (-0.5) for telling anything else.
 
     - `OPTIMAL_RETURN`, undiscounted: n_instructions * correct_reward.
     - `RETURN_WITHOUT_MEMORY`, the best possible: 0, by silence. A guess is right for one of the
@@ -88,7 +87,6 @@ class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
     - `max_steps`: after which an episode is lost.
     - `walk`: "environment" leads the agent; with "agent" it walks by its own actions.
     - `correct_reward`, `false_reward`.
-    - `one_try`: whether who is told something false leaves, so that guesses cannot be repeated.
     - `render_mode`: "ansi" (the sentence) or None.
 
     Raises: ValueError for arguments out of bounds, and for actions that do not exist.
@@ -121,7 +119,7 @@ class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
     ) -> tuple[NDArray[np.uint16], dict[str, Any]]:
         """Start an episode. `options` are not used."""
         super().reset(seed=seed)
-        (room, *rooms), self.first = draw_start(self.np_random, self.world)
+        (room, *rooms), self.first_around = draw_start(self.np_random, self.world)
         self.room_of: list[int] = [int(room_of) for room_of in rooms]
         self.steps = self.asked = 0
         self.open: dict[int, dict[str, Any]] = {}
@@ -212,7 +210,7 @@ class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
         here = self._present()
         eligible = [
             character
-            for character in range(self.first, self.first + self.world.n_around)
+            for character in range(self.first_around, self.first_around + self.world.n_around)
             if character not in here and character not in self.open
         ]
         full = len(self.open) == self.world.max_open or self.asked == self.world.n_instructions
@@ -255,12 +253,7 @@ class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
             self.sentence = compose(Kind.THANKS, CHARACTERS[whom])
             return self.world.correct_reward
         self.tallies["false_deliveries"] += 1
-        kind = Kind.REFUSES if here else Kind.NOT_HERE
-        if here and self.world.one_try:
-            kind = Kind.LEAVES
-            self.room_of[whom] = self._another_room(self.room, self.chance[FIRST])
-            self.unseen = [character for character in self.unseen if character != whom]
-        self.sentence = compose(kind, CHARACTERS[whom])
+        self.sentence = compose(Kind.REFUSES if here else Kind.NOT_HERE, CHARACTERS[whom])
         return self.world.false_reward
 
     def _count_met(self, character: int) -> None:
@@ -276,11 +269,11 @@ class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
         return (room + 1 + chance % (self.world.n_rooms - 1)) % self.world.n_rooms
 
     def _somebody(self, chance: int) -> int:
-        return self.first + chance % self.world.n_around
+        return self.first_around + chance % self.world.n_around
 
     def _other(self, character: int, chance: int) -> int:
         n = self.world.n_around
-        return self.first + (character - self.first + 1 + chance % (n - 1)) % n
+        return self.first_around + (character - self.first_around + 1 + chance % (n - 1)) % n
 
     def _next_from(self, characters: list[int], chance: int) -> int:
         """The first of `characters` from a random place on, in the order of their numbers."""

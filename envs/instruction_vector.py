@@ -71,7 +71,7 @@ class InstructionVectorEnv(NativeVectorEnv):
         self._characters_K = np.arange(K)
         self._chances = ChanceTable(B, N_CHANCES)
         self._room_B = np.zeros(B, np.int64)
-        self._first_B = np.zeros(B, np.int64)
+        self._first_around_B = np.zeros(B, np.int64)
         self._room_of_BK = np.zeros((B, K), np.int64)
         self._unseen_BK = np.zeros((B, K), np.bool_)
         # the open instruction for each character: who wants to see them, or NOBODY
@@ -89,7 +89,7 @@ class InstructionVectorEnv(NativeVectorEnv):
     # --------------------------------------------------------------------- what the base asks for
 
     def _begin_episode(self, i: int, generator: np.random.Generator) -> None:
-        (room, *self._room_of_BK[i]), self._first_B[i] = draw_start(generator, self.world)
+        (room, *self._room_of_BK[i]), self._first_around_B[i] = draw_start(generator, self.world)
         self._who_BK[i] = NOBODY
         for count_B in (
             self._steps_B,
@@ -250,16 +250,9 @@ class InstructionVectorEnv(NativeVectorEnv):
         self._steps_open_B[served] += self._steps_B[served] - self._since_BK[served, character_R]
         self._who_BK[served, character_R] = NOBODY
         self._false_B[envs] += ~right_E
-        refuses_E = here_E & ~right_E
-        if self.world.one_try:
-            leaving, character_L = envs[refuses_E], whom_E[refuses_E]
-            chance_L = self._chances.of(leaving, self._steps_B[leaving] - 1)[:, FIRST]
-            rooms = self._another_room(self._room_B[leaving], chance_L)
-            self._room_of_BK[leaving, character_L] = rooms
-            self._unseen_BK[leaving, character_L] = False
         for says_E, kind in (
             (right_E, Kind.THANKS),
-            (refuses_E, Kind.LEAVES if self.world.one_try else Kind.REFUSES),
+            (here_E & ~right_E, Kind.REFUSES),
             (~here_E, Kind.NOT_HERE),
         ):
             self._say(envs[says_E], kind, CHARACTER_NUMBERS[whom_E[says_E]])
@@ -285,10 +278,10 @@ class InstructionVectorEnv(NativeVectorEnv):
         return (room_E + 1 + chance_E % (self.world.n_rooms - 1)) % self.world.n_rooms
 
     def _somebody(self, envs: Indices, chance_E: Indices) -> Indices:
-        return self._first_B[envs] + chance_E % self.world.n_around
+        return self._first_around_B[envs] + chance_E % self.world.n_around
 
     def _other(self, envs: Indices, character_E: Indices, chance_E: Indices) -> Indices:
-        n, first_E = self.world.n_around, self._first_B[envs]
+        n, first_E = self.world.n_around, self._first_around_B[envs]
         return first_E + (character_E - first_E + 1 + chance_E % (n - 1)) % n
 
     def _next_from(self, mask_EK: NDArray[np.bool_], chance_E: Indices) -> Indices:

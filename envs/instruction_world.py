@@ -43,7 +43,6 @@ class World:
     walk: Walk = "environment"
     correct_reward: float = 1.0
     false_reward: float = -0.5
-    one_try: bool = False
     group_size: int | None = None
 
     def __post_init__(self) -> None:

@@ -45,7 +45,6 @@ CASES += [
         {"walk": "agent", "n_rooms": 3, "n_instructions": 4},
         {"n_characters": 24, "n_rooms": 9, "max_open": 24, "n_instructions": 30, "ask_rate": 0.4},
         {"n_characters": 4, "n_rooms": 2, "max_open": 1, "correct_reward": 0.5, "false_reward": -1},
-        {"one_try": True, "n_instructions": 20, "ask_rate": 0.3},
         {"n_characters": 8, "group_size": 4, "ask_rate": 0.3},
     )
 ]

@@ -80,16 +80,6 @@ def test_of_groups_one_is_in_the_village() -> None:
     assert groups == {(0, 1, 2, 3), (4, 5, 6, 7)}
 
 
-def test_with_one_try_who_is_told_something_false_leaves() -> None:
-    env = InstructionEnv(one_try=True)
-    env.reset(seed=1)
-    whom, who = until_decision(env)
-    _, reward, *_ = env.step(np.array([1 + whom, (who + 1) % 6]))
-    assert reward == -0.5 and env.sentence == compose(Kind.LEAVES, CHARACTERS[whom])
-    assert env.room_of[whom] != env.room and whom not in env.unseen
-    assert env.open[whom]["who"] == who
-
-
 def test_at_most_one_instruction_per_character_and_max_open_in_all() -> None:
     env = InstructionEnv(n_instructions=50, max_open=3, ask_rate=0.5)
     env.reset(seed=2)
