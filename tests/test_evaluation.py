@@ -129,8 +129,13 @@ def test_learning_curves_show_what_there_is() -> None:
     upper, lower = plots.learning_curve([row], "expire-span").get_axes()
     assert (upper.get_ylabel(), lower.get_ylabel()) == ("success rate", "live memories")
     staged = [row | {"curriculum/stage": stage} for stage in (0, 0, 1)]
-    upper, _ = plots.learning_curve(staged, "expire-span").get_axes()
-    assert [text.get_text() for text in upper.texts] == ["stage 1"]
+    figure = plots.learning_curve(staged, "expire-span")
+    figure.canvas.draw()
+    upper, _ = figure.get_axes()
+    assert {text.get_text() for text in upper.texts} == {"stage", "1"}
+    for text in upper.texts:  # over no curve, and on the page
+        assert upper.get_window_extent().y1 <= text.get_window_extent().y0
+        assert text.get_window_extent().y1 <= figure.get_window_extent().y1
     plots.learning_curve([], "nothing yet").canvas.draw()
 
 

@@ -56,19 +56,21 @@ def learning_curve(rows: list[Row], title: str) -> Figure:
     _mark_stages(axes, rows)
     axes[-1].set_xlabel("environment steps")
     axes[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes[0].set_title(title, loc="left", color=INK)
+    axes[0].set_title(title, loc="left", color=INK, pad=16)  # above the numbers of stages
     return figure
 
 
 def _mark_stages(axes: list[Axes], rows: list[Row]) -> None:
+    """Dotted lines; the numbers of the stages stand above the panels, clear of the curves."""
     staged = [row for row in rows if STAGE in row]
-    for before, after in pairwise(staged):
-        if after[STAGE] != before[STAGE]:
-            for axis in axes:
-                axis.axvline(before[STEPS], color=INK, ls=":", lw=1)
-            text = f"stage {after[STAGE]:g}"
-            at = (before[STEPS], axes[0].get_ylim()[0])
-            axes[0].annotate(text, at, (7, 4), va="bottom", rotation=90, **_SMALL)
+    changes = [(b[STEPS], a[STAGE]) for b, a in pairwise(staged) if a[STAGE] != b[STAGE]]
+    for steps, stage in changes:
+        for axis in axes:
+            axis.axvline(steps, color=INK, ls=":", lw=1)
+        above = axes[0].get_xaxis_transform()
+        axes[0].annotate(f"{stage:g}", (steps, 1), (0, 2), xycoords=above, va="bottom", **_SMALL)
+    if changes:
+        axes[0].annotate("stage", (0, 1), (-14, 2), xycoords="axes fraction", va="bottom", **_SMALL)
 
 
 def _draw(
