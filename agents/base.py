@@ -48,7 +48,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     :param memory: name of the memory, one of `expire_span.memory.MEMORIES`
     :param memory_kwargs: its options, the fields of its config dataclass
     :param span_coef: weight alpha of the span loss, or "auto": press only while the return allows
-    :param target_live: with "auto", mean live memories per layer below which nothing is pressed
+    :param target_live: with "auto", mean live memories per layer below which nothing is pressed; a
+        number, or a function of the share of the training that is left, as for `learning_rate`
     :param use_by: with "auto", which memories are held: those that get "attention", or those with
         "influence" on the action taken, which are fewer
     :param prediction_coef: weight of the loss of predicting the next observation, which teaches the
@@ -84,7 +85,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         memory: str = "expire-span",
         memory_kwargs: dict[str, Any] | None = None,
         span_coef: SpanCoef = "auto",
-        target_live: float | None = None,
+        target_live: float | Schedule | None = None,
         use_by: UseSign = "attention",
         prediction_coef: float = 0.0,
         scale_ent_coef: bool = False,
@@ -217,7 +218,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             self.advantage_scale.shorten_steps(self.policy.optimizer, self.min_lr_share)
             self.logger.record("train/learning_rate", self.policy.optimizer.param_groups[0]["lr"])
         returns = [info["r"] for info in self.ep_info_buffer or ()]
-        self.span_control.update(returns, self._live_mean())
+        self.span_control.update(returns, self._live_mean(), self._current_progress_remaining)
 
     def _entropy_weight(self) -> float:
         """`ent_coef`, or as small a share of it as the advantages are of the largest."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 
 from expire_span.memory import Aux, use_loss
@@ -38,8 +40,9 @@ class SpanControl(Protocol):
 
     coef: float
 
-    def update(self, returns: Sequence[float], live_mean: float) -> None:
-        """Take in the returns of the recent episodes and the mean number of live memories."""
+    def update(self, returns: Sequence[float], live_mean: float, progress_remaining: float) -> None:
+        """Take in the returns of the recent episodes, the mean number of live memories, and how
+        much of the training is left, 1 to 0."""
 
     def loss(self, aux: Aux, preference_BT: Tensor) -> Tensor:
         """What the spans add to the loss of an update whose actions were preferred so much."""
@@ -51,7 +54,7 @@ class ConstantSpanControl:
 
     coef: float
 
-    def update(self, returns: Sequence[float], live_mean: float) -> None:
+    def update(self, returns: Sequence[float], live_mean: float, progress_remaining: float) -> None:
         """Nothing to adapt."""
 
     def loss(self, aux: Aux, preference_BT: Tensor) -> Tensor:
@@ -79,8 +82,9 @@ class AutoSpanControl:
     """What shows that a memory is in use: attention, or influence on the action."""
     use_coef: float = 0.1
     """Weight of the loss that holds the memories in use."""
-    target_live: float | None = None
-    """Mean live memories per layer at which shrinking stops; None: as few as the return allows."""
+    target_live: Schedule | None = None
+    """Mean live memories per layer at which shrinking stops, by how much of the training is left;
+    None: as few as the return allows."""
     tolerance: float = 0.02
     """Shortfall of the recent return, as a fraction of the best, at which alpha reaches 0."""
     forget: float = 0.002
@@ -88,7 +92,7 @@ class AutoSpanControl:
     best: float = -math.inf
     coef: float = 0.0
 
-    def update(self, returns: Sequence[float], live_mean: float) -> None:
+    def update(self, returns: Sequence[float], live_mean: float, progress_remaining: float) -> None:
         """Set `coef` for the next update of the weights."""
         self.coef = 0.0
         if len(returns) < MIN_EPISODES:
@@ -96,9 +100,8 @@ class AutoSpanControl:
         recent = float(np.mean(returns))
         noise = float(np.std(returns)) / math.sqrt(len(returns))
         self.best = max(recent, self.best + self.forget * min(0.0, recent - self.best))
-        small_enough = self.target_live is not None and live_mean <= self.target_live
-        if small_enough:
-            return
+        if self.target_live is not None and live_mean <= self.target_live(progress_remaining):
+            return  # small enough
         allowed = self.tolerance * abs(self.best) + noise
         shortfall = (self.best - recent) / allowed if allowed > 0 else 0.0
         self.coef = MAX_COEF[self.use_by] * max(0.0, 1.0 - shortfall)
@@ -116,16 +119,20 @@ class AutoSpanControl:
 
 
 def make_span_control(
-    span_coef: SpanCoef, target_live: float | None, use_by: UseSign
+    span_coef: SpanCoef, target_live: float | Schedule | None, use_by: UseSign
 ) -> SpanControl:
     """Raises ValueError for a negative coefficient, an unknown sign of use, or a target that
     nothing would steer to."""
     if use_by not in MAX_COEF:
         raise ValueError(f"use_by = {use_by!r} is unknown; known: {', '.join(MAX_COEF)}")
     if span_coef == "auto":
-        if target_live is not None and target_live <= 0:
-            raise ValueError(f"target_live = {target_live} must be above 0, or None for no target")
-        return AutoSpanControl(use_by, target_live=target_live)
+        if target_live is None:
+            return AutoSpanControl(use_by)
+        schedule = FloatSchedule(target_live)
+        lowest = min(schedule(1.0), schedule(0.0))
+        if lowest <= 0:
+            raise ValueError(f"target_live = {lowest:g} must be above 0, or None for no target")
+        return AutoSpanControl(use_by, target_live=schedule)
     if not isinstance(span_coef, int | float) or not 0 <= span_coef < math.inf:
         raise ValueError(f"span_coef = {span_coef!r} must be 'auto' or a number of at least 0")
     if target_live is not None:

@@ -184,6 +184,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "no bootstrapping of advantages": {"gae_lambda": 0.0},
     "span_coef": {"span_coef": 1e-3},
     "target_live": {"target_live": 8},
+    "falling target_live": {"target_live": lambda remaining: 4 + 4 * remaining},
     "use_by": {"use_by": "influence"},
 }
 OPTIONS_OF: list[tuple[Any, str, dict[str, Any]]] = [

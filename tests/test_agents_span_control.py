@@ -76,7 +76,7 @@ def pressures(control: AutoSpanControl, size: float) -> tuple[float, float]:
 
 def solved(use_by: UseSign) -> AutoSpanControl:
     control = AutoSpanControl(use_by)
-    control.update([1.0] * 100, live_mean=50.0)
+    control.update([1.0] * 100, live_mean=50.0, progress_remaining=1.0)
     return control
 
 

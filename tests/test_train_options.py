@@ -15,6 +15,7 @@ from stable_baselines3.common.utils import FloatSchedule
 
 from expire_span.agents import MemoryPPO
 from expire_span.agents.base import MemoryOnPolicyAlgorithm
+from expire_span.agents.span_control import make_span_control
 from expire_span.memory import MEMORIES
 from expire_span.train_rl import main
 from expire_span.training import ALGORITHMS, PRESETS, UserError, parse
@@ -63,6 +64,7 @@ def test_every_hyper_parameter_is_an_option_with_its_default(algo: str) -> None:
     assert {name: options.get(name, MISSING) for name in parameters} == parameters
     assert options.keys() - parameters.keys() == {
         "adam_eps",
+        "first_target_live",
         "learning_rate_schedule",
         "net_arch",
         "stats_window_size",
@@ -101,6 +103,17 @@ def test_the_learning_rate_follows_its_schedule(schedule: str, rates: list[float
     assert [rate_at(left) for left in (1.0, 0.75, 0.25, 0.0)] == pytest.approx(rates)
 
 
+def test_the_target_of_live_memories_falls_in_the_second_half() -> None:
+    words = ["--first-target-live", "40", "--target-live", "20"]
+    kwargs = parse(["--preset", "none", *words]).algorithm.algorithm_kwargs()
+    control = make_span_control("auto", kwargs["target_live"], "attention")
+    for left, live in ((1.0, 40), (0.5, 40), (0.25, 30), (0.0, 20)):
+        control.update([1.0] * 100, live, left)
+        assert control.coef == 0
+        control.update([1.0] * 100, live + 0.1, left)
+        assert control.coef > 0
+
+
 def test_options_survive_the_way_through_config_yaml(tmp_path: Path) -> None:
     config = parse(
         "--env-kwargs a=1 b=[x,2.5] c=text d=null --net-arch 8 4 --span-coef 1e-05 "
@@ -135,6 +148,11 @@ def test_options_survive_the_way_through_config_yaml(tmp_path: Path) -> None:
         (["--n-envs", "0"], ["n_envs = 0", "use 1 or more"]),
         (["--batch-size", "100"], ["batch_size = 100", "n_steps = 128"]),
         (["--span-coef", "-1"], ["span_coef = -1"]),
+        (["--first-target-live", "9"], ["first_target_live = 9", "target_live = None"]),
+        (
+            ["--first-target-live", "9", "--target-live", "9.5"],
+            ["first_target_live = 9", "target_live = 9.5"],
+        ),
         (["--width", "10", "--n-heads", "4"], ["width"]),
         (["--device", "abacus"], ["abacus"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml", "config.yaml of an earlier run"]),

@@ -83,13 +83,14 @@ EnvKwargs = Annotated[
 
 @dataclass(frozen=True)
 class StableDecay:
-    """A learning rate that stays for half of the training and then falls linearly to 0."""
+    """A number that stays for half of the training and then falls linearly."""
 
-    rate: float
+    start: float
+    end: float = 0.0
 
     def __call__(self, progress_remaining: float) -> float:
-        """The rate when `progress_remaining`, 1 at the start, is left of the training."""
-        return self.rate * min(1.0, 2.0 * progress_remaining)
+        """The number when `progress_remaining`, 1 at the start, is left of the training."""
+        return self.end + (self.start - self.end) * min(1.0, 2.0 * progress_remaining)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +135,10 @@ class OnPolicyOptions:
     allows it."""
     target_live: float | None = None
     """With span-coef auto: live memories per layer below which nothing is shortened."""
+    first_target_live: float | None = None
+    """A larger target-live for the first half of the training, in the second half of which it falls
+    linearly to target-live: what is not yet known to matter is kept. None: target-live throughout.
+    """
     use_by: Literal["attention", "influence"] = "attention"
     """With span-coef auto: which memories are held, those that get attention or those with
     influence on the action taken, which are fewer."""
@@ -145,6 +150,14 @@ class OnPolicyOptions:
     stats_window_size: int = 100
     """Episodes over which rollout/success_rate and rollout/ep_rew_mean are taken."""
 
+    def __post_init__(self) -> None:
+        first = self.first_target_live
+        if first is not None and (self.target_live is None or first < self.target_live):
+            raise ValueError(
+                f"first_target_live = {first} falls to target_live = {self.target_live}, which has "
+                "to be a number, no larger; or leave first_target_live out"
+            )
+
     def algorithm_kwargs(self) -> dict[str, Any]:
         """Keyword arguments of the algorithm's class."""
         kwargs = asdict(self)
@@ -153,6 +166,9 @@ class OnPolicyOptions:
             kwargs["learning_rate"] = LinearSchedule(self.learning_rate, 0.0, 1.0)
         elif schedule == "stable-decay":
             kwargs["learning_rate"] = StableDecay(self.learning_rate)
+        first = kwargs.pop("first_target_live")
+        if first is not None and self.target_live is not None:
+            kwargs["target_live"] = StableDecay(first, self.target_live)
         kwargs["policy_kwargs"] = {
             "net_arch": list(kwargs.pop("net_arch")),
             "optimizer_kwargs": {"eps": kwargs.pop("adam_eps")},
