@@ -138,6 +138,6 @@ def make_span_control(
     if target_live is not None:
         raise ValueError(
             f"target_live = {target_live} needs span_coef='auto'; a constant span_coef = "
-            f"{span_coef} steers to no target"
+            f"{span_coef} steers to no target, so set target_live = None"
         )
     return ConstantSpanControl(float(span_coef))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from expire_span.agents.span_control import make_span_control
+from expire_span.training import parse
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -107,6 +111,14 @@ def test_retention_counts_from_the_first_solved_evaluation(tmp_path: Path) -> No
     assert row[1:7] == ["0", "100,000", "100,000", "0.980", "1.000", "0.970"]
     assert row[7:] == ["0.700", "9.0", "12.0", "9.5"]
     assert out.with_suffix(".png").stat().st_size > 10_000
+
+
+def test_a_constant_pressure_fits_every_preset() -> None:
+    module = importlib.import_module("memory_size")
+    for env_id, (name, words) in product(module.TASKS.values(), module.VARIANTS.items()):
+        if "coef" in name:
+            kwargs = parse(["--env", env_id, *words]).algorithm.algorithm_kwargs()
+            make_span_control(kwargs["span_coef"], kwargs["target_live"], kwargs["use_by"])
 
 
 def test_environments_are_all_measured(tmp_path: Path) -> None:
