@@ -51,7 +51,7 @@ SIZES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         *((f"coef-{coef}", constant(coef)) for coef in ("1e-5", "1e-4", "1e-3")),
     ),
     "transformer-xl": tuple(
-        (str(n), ("--window", str(n))) for n in (4, 8, 16, 20, 32, 37, 44, 64, 128, 200)
+        (str(n), ("--window", str(n))) for n in (4, 8, 16, 22, 32, 37, 44, 64, 128, 200)
     ),
     "adaptive-span": (
         ("auto", ()),

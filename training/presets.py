@@ -122,14 +122,22 @@ INSTRUCTION = AlgorithmPreset(
     run={
         "total_timesteps": 5_996_544,  # 732 rollouts
         "n_envs": 64,
-        # from the start at the full price of false messages, an agent learns to say nothing
+        # groups of names first, in which a guess is right one time in two: from the start at the
+        # full price of false messages, an agent learns to say nothing. To the end, more than the
+        # full price: an agent that delivers nearly all learns to say nothing where it is not sure
         "curriculum": (
-            {**DENSE_VILLAGE, "max_steps": 400, "false_reward": -0.01},
-            {**DENSE_VILLAGE, "max_steps": 400, "false_reward": -0.1},
+            {**DENSE_VILLAGE, "max_steps": 400, "false_reward": -0.05, "group_size": 3},
+            {**DENSE_VILLAGE, "max_steps": 150, "false_reward": -0.02},
+            {**DENSE_VILLAGE, "max_steps": 150, "false_reward": -0.1},
+            {"max_steps": 400, "false_reward": -0.2},
+            {"max_steps": 400},
+            {"max_steps": 400, "false_reward": -1.0},
+            {"max_steps": 400, "false_reward": -2.0},
         ),
-        "curriculum_steps": 800_000,
+        "curriculum_steps": (*(500_000,) * 4, 1_000_000, 1_000_000, 2_000_000),
+        "curriculum_success": 0.99,
     },
-    hyper_parameters=INSTRUCTION_LEARNING,
+    hyper_parameters={**INSTRUCTION_LEARNING, "target_live": 22.0},
     memories={"expire-span": {"max_span": 256.0, "ramp": 16.0, "initial_span": 0.5}},
 )
 
@@ -146,7 +154,7 @@ LONG_INSTRUCTION = AlgorithmPreset(
         "n_envs": 64,
         # two groups of names, in which a guess is right one time in three; all of them; villages
         # that grow, in episodes that end before they are only about what was lost. The price of a
-        # false message rises as they become rare
+        # false message rises as they become rare, in the end above the full one
         "curriculum": (
             {**DENSE_VILLAGE, "max_steps": 400, "false_reward": -0.05, "group_size": 4},
             {**DENSE_VILLAGE, "max_steps": 150, "false_reward": -0.02},
@@ -159,10 +167,12 @@ LONG_INSTRUCTION = AlgorithmPreset(
             village(7, 0.03, 0.04, 0.04, max_open=4, max_steps=1600, false_reward=-0.2),
             {"max_steps": 2000, "false_reward": -0.2},
             {"max_steps": 1500},
+            {"max_steps": 1500, "false_reward": -1.0},
+            {"max_steps": 1500, "false_reward": -2.0},
         ),
-        "curriculum_steps": (*(600_000,) * 10, 5_600_000),
+        "curriculum_steps": (*(600_000,) * 11, 2_000_000, 4_000_000),
     },
-    hyper_parameters={**INSTRUCTION_LEARNING, "target_live": 40.0},
+    hyper_parameters={**INSTRUCTION_LEARNING, "first_target_live": 40.0, "target_live": 28.0},
     memories={"expire-span": {"max_span": 1024.0, "ramp": 16.0, "initial_span": 0.25}},
 )
 """Instruction over hundreds of steps, with eight names."""
