@@ -130,7 +130,7 @@ def make_span_control(
             return AutoSpanControl(use_by)
         schedule = FloatSchedule(target_live)
         lowest = min(schedule(1.0), schedule(0.0))
-        if lowest <= 0:
+        if not lowest > 0:
             raise ValueError(f"target_live = {lowest:g} must be above 0, or None for no target")
         return AutoSpanControl(use_by, target_live=schedule)
     if not isinstance(span_coef, int | float) or not 0 <= span_coef < math.inf:

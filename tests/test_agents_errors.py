@@ -277,6 +277,7 @@ def test_unknown_names_list_the_known_ones(algorithm: Any) -> None:
         ({"span_coef": -1.0}, "span_coef = -1.0 must be 'auto' or a number of at least 0"),
         ({"span_coef": "aut"}, "span_coef = 'aut' must be 'auto' or a number"),
         ({"target_live": 0}, "target_live = 0 must be above 0"),
+        ({"target_live": float("nan")}, "target_live = nan must be above 0"),
         ({"target_live": lambda remaining: 8 * remaining}, "target_live = 0 must be above 0"),
         ({"span_coef": 1e-3, "target_live": 9}, "target_live = 9 needs span_coef='auto'"),
         ({"policy_kwargs": {"share_features_extractor": False}}, "is not supported.*net_arch"),
