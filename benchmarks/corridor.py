@@ -18,9 +18,9 @@ from typing import Any
 
 import tyro
 from matplotlib.figure import Figure
-from runs import SUCCESS, Run, check_known, machine, steps_to, train_all
 
 from expire_span.training.metrics_csv import read_metrics
+from runs import SUCCESS, Run, check_known, machine, steps_to, train_all
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "expire-span": ("--memory", "expire-span"),

@@ -14,9 +14,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 import tyro
-from runs import machine
 
 from expire_span.envs import ENVIRONMENTS
+from runs import machine
 
 
 @dataclass(frozen=True)

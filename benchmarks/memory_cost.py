@@ -22,11 +22,11 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
-from runs import machine
 from torch import Tensor
 
 from expire_span.memory import Memory, make_memory, state_bytes
 from expire_span.memory.expire_span import ExpireSpan
+from runs import machine
 
 DIM_IN, N_KEPT, RAMP = 64, 32, 16.0
 SHARPNESS = 100.0

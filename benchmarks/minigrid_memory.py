@@ -18,9 +18,9 @@ from typing import Any
 import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
-from runs import RETURN, Run, check_known, machine, steps_to, train_all
 
 from expire_span.training.metrics_csv import STEPS, read_metrics
+from runs import RETURN, Run, check_known, machine, steps_to, train_all
 
 TASKS: dict[str, str] = {
     "MemoryS7": "MiniGrid-MemoryS7-v0",
