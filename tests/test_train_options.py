@@ -91,16 +91,16 @@ def test_the_optimizer_gets_its_epsilon() -> None:
 @pytest.mark.parametrize(
     "schedule,rates",
     [
-        ("constant", [1, 1, 1, 1]),
-        ("linear", [1, 0.75, 0.25, 0]),
-        ("stable-decay", [1, 1, 0.5, 0]),
+        ("constant", [1, 1, 1, 1, 1]),
+        ("linear", [1, 0.75, 0.25, 0, 0]),
+        ("stable-decay", [1, 1, 0.5, 0, 0]),
     ],
 )
 def test_the_learning_rate_follows_its_schedule(schedule: str, rates: list[float]) -> None:
     words = ["--learning-rate-schedule", schedule, "--learning-rate", "1"]
     kwargs = parse(["--preset", "none", *words]).algorithm.algorithm_kwargs()
     rate_at = FloatSchedule(kwargs["learning_rate"])
-    assert [rate_at(left) for left in (1.0, 0.75, 0.25, 0.0)] == pytest.approx(rates)
+    assert [rate_at(left) for left in (1.0, 0.75, 0.25, 0.0, -0.01)] == pytest.approx(rates)
 
 
 def test_the_target_of_live_memories_falls_in_the_second_half() -> None:
