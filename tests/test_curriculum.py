@@ -52,6 +52,12 @@ def test_stage_the_agent_cannot_play_is_refused(
     assert "stage 1 of the curriculum" in capsys.readouterr().err
     assert main([*QUICK, "--curriculum", "n_rooms=99", *run_dir]) == 2
     assert "n_rooms = 99 is not between" in capsys.readouterr().err
+    # arguments that do not go with the curriculum of the preset
+    village = ["--env", "expire_span.envs:ExpireSpan/Instruction-v0", "--env-kwargs"]
+    assert main([*village, "n_characters=8", *run_dir]) == 2
+    says = capsys.readouterr().err
+    for words in ("n_characters = 8", "group_size = 3", "stage 0", "--curriculum-steps None"):
+        assert words in says
     # the last stage is the environment itself, and it is not what training begins with
     last = [*QUICK, "--curriculum", "n_rooms=2", "--env-kwargs", "n_rooms=99"]
     assert main([*last, *run_dir]) == 2

@@ -107,6 +107,13 @@ def _make_stage(config: AnyConfig, stage: int, n_envs: int) -> VecEnv:
     except TypeError as e:  # which may not say which argument it is about
         given = ", ".join(f"{name} = {value!r}" for name, value in env_kwargs.items())
         raise UserError(f"{config.env} does not take {given or 'what it was given'}: {e}") from e
+    except ValueError as e:
+        if stage == len(config.curriculum):
+            raise
+        raise UserError(
+            f"{e}; that is stage {stage} of the curriculum, {env_kwargs}. Give another --curriculum, "
+            "or none: --curriculum --curriculum-steps None"
+        ) from e
 
 
 def _check_stages(config: AnyConfig, current: int, vec_env: VecEnv) -> None:
