@@ -111,8 +111,8 @@ def _make_stage(config: AnyConfig, stage: int, n_envs: int) -> VecEnv:
         if stage == len(config.curriculum):
             raise
         raise UserError(
-            f"{e}; that is stage {stage} of the curriculum, {env_kwargs}. Give another --curriculum, "
-            "or none: --curriculum --curriculum-steps None"
+            f"{e}; this is stage {stage} of the curriculum, {env_kwargs}. Give another "
+            "--curriculum, or none: --curriculum --curriculum-steps None"
         ) from e
 
 
