@@ -43,35 +43,49 @@ def constant(coef: str) -> tuple[str, ...]:
     return ("--span-coef", coef, "--target-live", "None")
 
 
-SIZES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
-    "expire-span": (
-        ("auto", ()),
-        *((f"max-live-{n}", ("--max-live", str(n))) for n in (5, 9, 17, 33, 65)),
-        *((f"max-span-{n}", ("--max-span", str(n))) for n in (16, 32, 64, 256)),
-        *((f"coef-{coef}", constant(coef)) for coef in ("1e-5", "1e-4", "1e-3")),
-    ),
-    "transformer-xl": tuple(
-        (str(n), ("--window", str(n))) for n in (4, 8, 16, 22, 32, 37, 44, 64, 128, 200)
-    ),
-    "adaptive-span": (
-        ("auto", ()),
-        *((f"max-span-{n}", ("--max-span", str(n))) for n in (32, 64)),
-        *((f"coef-{coef}", constant(coef)) for coef in ("1e-5", "1e-4", "1e-3")),
-    ),
-    "compressive": tuple(
-        (f"{window}+{n}", ("--window", str(window), "--n-compressed", str(n)))
-        for window, n in ((8, 8), (16, 16), (20, 20), (32, 32), (64, 32))
-    ),
-    "lstm": (("64", ()), ("128", ("--width", "128"))),
-    "gru": (("64", ()), ("128", ("--width", "128"))),
-    "none": (("0", ("--no-eval-deterministic",)),),
+def sizes(option: str, *values: int | str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """A memory at each of the values of its option `--option`."""
+    return tuple((f"{option}-{value}", (f"--{option}", str(value))) for value in values)
+
+
+COEFS = tuple((f"coef-{coef}", constant(coef)) for coef in ("1e-5", "1e-4", "1e-3"))
+AUTO = (("auto", ()),)
+WIDTHS = (("64", ()), ("128", ("--width", "128")))
+
+SIZES: dict[str, dict[str, tuple[tuple[str, tuple[str, ...]], ...]]] = {
+    "expire-span": {
+        "auto": AUTO,
+        "capacity": sizes("max-live", 5, 9, 17, 33, 65),
+        "longest span": sizes("max-span", 16, 32, 64, 256),
+        "constant": COEFS,
+    },
+    "transformer-xl": {
+        "window": tuple(
+            (str(n), ("--window", str(n))) for n in (4, 8, 16, 22, 32, 37, 44, 64, 128, 200)
+        )
+    },
+    "adaptive-span": {
+        "auto": AUTO,
+        "longest span": sizes("max-span", 32, 64),
+        "constant": COEFS,
+    },
+    "compressive": {
+        "window + compressed": tuple(
+            (f"{window}+{n}", ("--window", str(window), "--n-compressed", str(n)))
+            for window, n in ((8, 8), (16, 16), (20, 20), (32, 32), (64, 32))
+        )
+    },
+    "lstm": {"width": WIDTHS},
+    "gru": {"width": WIDTHS},
+    "none": {"none": (("0", ("--no-eval-deterministic",)),)},
 }
-"""Sizes of every memory: a name, and the options that make it."""
+"""Sizes of every memory by what sets them: a name, and the options that make it."""
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     f"{memory}-{size}": ("--memory", memory, *words)
-    for memory, sizes in SIZES.items()
-    for size, words in sizes
+    for memory, kinds in SIZES.items()
+    for kind in kinds.values()
+    for size, words in kind
 }
 
 
@@ -130,11 +144,18 @@ def table_row(task: str, variant: str, results: list[dict[str, Any]]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def draw_memory(axes: Axes, options: Options, task: str, memory: str, colour: str) -> None:
-    """A memory's curve: the median of the seeds at every size, and each seed as a dot. A memory
-    without live memories is a line at its median."""
+MARKERS = {"capacity": "s", "longest span": "v", "constant": "x"}
+"""Marks of a memory's curve by what sets its size; a dot where that is its first way."""
+
+
+def draw_curve(
+    axes: Axes, options: Options, task: str, memory: str, kind: str, colour: str
+) -> None:
+    """A memory's curve: the median of the seeds at every size, and each seed as a small dot. A
+    memory without live memories is a line at the median of its first size."""
     points = []
-    for size, _ in SIZES[memory]:
+    label = f"{memory}, {kind}" if len(SIZES[memory]) > 1 else memory
+    for size, _ in SIZES[memory][kind]:
         results = evaluations(options.runs, f"{task}_{memory}-{size}_*")
         if not results:
             continue
@@ -144,9 +165,11 @@ def draw_memory(axes: Axes, options: Options, task: str, memory: str, colour: st
             axes.plot(live, success, ".", color=colour, alpha=0.4)
             points.append((statistics.median(live), statistics.median(success)))
         else:
-            axes.axhline(statistics.median(success), color=colour, linestyle="--", label=memory)
+            axes.axhline(statistics.median(success), color=colour, linestyle="--", label=label)
+            return
     if points:
-        axes.plot(*zip(*sorted(points), strict=True), "o-", color=colour, label=memory)
+        marker = MARKERS.get(kind, "o")
+        axes.plot(*zip(*points, strict=True), marker + "-", color=colour, label=label)
 
 
 LIVE_TICKS = (0, 4, 8, 16, 32, 64, 128, 256)
@@ -161,8 +184,9 @@ def write_figure(options: Options) -> None:
     panels = figure.subplots(n_rows, 2, sharex=True, sharey=True, squeeze=False).flatten()
     handles: dict[Any, Any] = {}
     for axes, task in zip(panels, tasks, strict=False):
-        for number, memory in enumerate(SIZES):
-            draw_memory(axes, options, task, memory, f"C{number}")
+        for number, (memory, kinds) in enumerate(SIZES.items()):
+            for kind in kinds:
+                draw_curve(axes, options, task, memory, kind, f"C{number}")
         axes.set_xscale("symlog", base=2, linthresh=LIVE_TICKS[1])
         axes.set_xticks(LIVE_TICKS, [str(n) for n in LIVE_TICKS])
         axes.set_xlim(-1, LIVE_TICKS[-1])
@@ -174,7 +198,9 @@ def write_figure(options: Options) -> None:
         handles |= dict(zip(labels, lines, strict=True))
     for axes in panels[len(tasks) :]:
         axes.set_axis_off()
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize="small"
+    )
     figure.savefig(options.out.with_suffix(".png"), dpi=100)
 
 
