@@ -103,11 +103,11 @@ def test_the_learning_rate_follows_its_schedule(schedule: str, rates: list[float
     assert [rate_at(left) for left in (1.0, 0.75, 0.25, 0.0, -0.01)] == pytest.approx(rates)
 
 
-def test_the_target_of_live_memories_falls_by_the_same_factor_throughout() -> None:
-    words = ["--first-target-live", "80", "--target-live", "20"]
+def test_the_target_of_live_memories_falls_in_the_second_half() -> None:
+    words = ["--first-target-live", "40", "--target-live", "20"]
     kwargs = parse(["--preset", "none", *words]).algorithm.algorithm_kwargs()
     control = make_span_control("auto", kwargs["target_live"], "attention")
-    for left, live in ((1.0, 80), (0.5, 40), (0.0, 20), (-0.01, 20)):
+    for left, live in ((1.0, 40), (0.5, 40), (0.25, 30), (0.0, 20)):
         control.update([1.0] * 100, live, left)
         assert control.coef == 0
         control.update([1.0] * 100, live + 0.1, left)

@@ -6,7 +6,6 @@ memory, whose types depend on what was chosen. `arguments.parse` turns a command
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -84,26 +83,15 @@ EnvKwargs = Annotated[
 
 @dataclass(frozen=True)
 class StableDecay:
-    """A number that stays for half of the training and then falls linearly to 0."""
+    """A number that stays for half of the training and then falls linearly."""
 
     start: float
+    end: float = 0.0
 
     def __call__(self, progress_remaining: float) -> float:
         """The number when `progress_remaining`, 1 at the start, is left of the training. That is
         below 0 where the last rollout goes on beyond it."""
-        return self.start * min(1.0, max(0.0, 2.0 * progress_remaining))
-
-
-@dataclass(frozen=True)
-class GeometricDecay:
-    """A number that falls by the same factor with every step of the training."""
-
-    start: float
-    end: float
-
-    def __call__(self, progress_remaining: float) -> float:
-        """The number when `progress_remaining`, 1 at the start, is left of the training."""
-        return self.end * math.pow(self.start / self.end, max(0.0, progress_remaining))
+        return self.end + (self.start - self.end) * min(1.0, max(0.0, 2.0 * progress_remaining))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +137,9 @@ class OnPolicyOptions:
     target_live: float | None = None
     """With span-coef auto: live memories per layer below which nothing is shortened."""
     first_target_live: float | None = None
-    """A larger target-live to begin with, which falls to target-live by the same factor with every
-    step: what is not yet known to matter is kept. None: target-live throughout."""
+    """A larger target-live for the first half of the training, in the second half of which it falls
+    linearly to target-live: what is not yet known to matter is kept. None: target-live throughout.
+    """
     use_by: Literal["attention", "influence"] = "attention"
     """With span-coef auto: which memories are held, those that get attention or those with
     influence on the action taken, which are fewer."""
@@ -180,7 +169,7 @@ class OnPolicyOptions:
             kwargs["learning_rate"] = StableDecay(self.learning_rate)
         first = kwargs.pop("first_target_live")
         if first is not None and self.target_live is not None:
-            kwargs["target_live"] = GeometricDecay(first, self.target_live)
+            kwargs["target_live"] = StableDecay(first, self.target_live)
         kwargs["policy_kwargs"] = {
             "net_arch": list(kwargs.pop("net_arch")),
             "optimizer_kwargs": {"eps": kwargs.pop("adam_eps")},
