@@ -101,6 +101,16 @@ def test_stages_follow_one_another_and_a_resumed_run_knows_its_own(tmp_path: Pat
     assert stages(run_dir)[-1][1] == 2
 
 
+def test_a_resumed_stage_has_the_steps_that_were_left(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    staged = ["--curriculum", "n_rooms=1", "n_rooms=3", "--curriculum-steps", "512", "1024"]
+    shorter = ["--total-timesteps", "1024"]
+    assert main([*QUICK, *staged, *shorter, "--run-dir", str(run_dir)]) == 0
+    assert stages(run_dir)[-1][1] == 1
+    assert main(["--resume", str(run_dir), "--total-timesteps", "2560"]) == 0
+    assert 1536 <= max(steps for steps, stage in stages(run_dir) if stage == 1) <= 1536 + 256
+
+
 def test_every_stage_can_have_steps_of_its_own(tmp_path: Path) -> None:
     staged = ["--curriculum", "n_rooms=1", "n_rooms=3", "--curriculum-steps", "256", "1024"]
     assert main([*QUICK, *staged, "--run-dir", str(tmp_path / "run")]) == 0

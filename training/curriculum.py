@@ -9,7 +9,7 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback
 
 from .config import AnyConfig
-from .metrics_csv import Row
+from .metrics_csv import STEPS, Row
 
 STAGE = "curriculum/stage"
 """Logger key: the stage of the curriculum, from 0."""
@@ -28,23 +28,27 @@ def stage_reached(rows: Sequence[Row]) -> int:
     return int(next((row[STAGE] for row in reversed(rows) if STAGE in row), 0))
 
 
+def stage_began(rows: Sequence[Row], stage: int) -> int:
+    """The step at which `stage`, the last of a run's metrics, began."""
+    return int(max((row[STEPS] for row in rows if row.get(STAGE, stage) < stage), default=0))
+
+
 class StageEnd(BaseCallback):
-    """Logs the stage, and ends learning once it is mastered or its steps are used up.
+    """Logs the stage, which began at step `began`, and ends learning once it is mastered or its
+    steps are used up.
 
     Attribute: `reached`, whether the stage is over. The last stage never is.
     """
 
-    def __init__(self, stage: int, config: AnyConfig) -> None:
+    def __init__(self, stage: int, began: int, config: AnyConfig) -> None:
         super().__init__()
         self.stage = stage
+        self.began = began
         self.is_last = stage == len(config.curriculum)
         self.success = config.curriculum_success
         self.steps = None if self.is_last else config.steps_of_stages()[stage]
         self.successes: deque[bool] = deque(maxlen=EPISODES)
         self.reached = False
-
-    def _on_training_start(self) -> None:
-        self.began = self.num_timesteps
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:

@@ -21,7 +21,7 @@ from expire_span.agents.base import MemoryOnPolicyAlgorithm
 from . import plots
 from .arguments import UserError, as_sections
 from .config import ALGORITHMS, AnyConfig
-from .curriculum import StageEnd, stage_reached, stages_of
+from .curriculum import StageEnd, stage_began, stage_reached, stages_of
 from .evaluation import Evaluation, evaluate_retention
 from .metrics_csv import STEPS, MetricsCsv, Row, read_metrics
 from .progress import Progress, ShowProgress
@@ -49,6 +49,8 @@ class Session:
     """Environment steps taken in earlier sessions of a resumed run."""
     stage: int = 0
     """The stage of the curriculum."""
+    stage_began: int = 0
+    """The step at which it began, in an earlier session it may be."""
 
 
 def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], None]) -> Session:
@@ -97,6 +99,7 @@ def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], N
         wandb_log,
         steps_before=model.num_timesteps,
         stage=stage,
+        stage_began=stage_began(rows, stage),
     )
 
 
@@ -190,7 +193,7 @@ def learn(session: Session, callbacks: Sequence[BaseCallback], warn: Callable[[s
     began = time.monotonic()
     try:
         while True:
-            stage_end = StageEnd(session.stage, config)
+            stage_end = StageEnd(session.stage, session.stage_began, config)
             model.learn(
                 config.total_timesteps - model.num_timesteps,
                 callback=[*callbacks, *([stage_end] if config.curriculum else [])],
@@ -211,7 +214,7 @@ def learn(session: Session, callbacks: Sequence[BaseCallback], warn: Callable[[s
 def _begin_stage(session: Session, stage: int) -> None:
     """Give the agent the environments of another stage."""
     config, model = session.config, session.model
-    session.stage = stage
+    session.stage, session.stage_began = stage, model.num_timesteps
     seed = _fresh_seed(config.seed, TRAINING_STREAM, model.num_timesteps)
     vec_env = make_vec_env(config.env, config.n_envs, seed, stages_of(config)[stage])
     assert model.env is not None
