@@ -43,16 +43,20 @@ def constant(coef: str) -> tuple[str, ...]:
     return ("--span-coef", coef, "--target-live", "None")
 
 
-def sizes(option: str, *values: int | str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+Sizes = tuple[tuple[str, tuple[str, ...]], ...]
+"""Of each size its name, and the options that make it."""
+
+
+def sizes(option: str, *values: int) -> Sizes:
     """A memory at each of the values of its option `--option`."""
     return tuple((f"{option}-{value}", (f"--{option}", str(value))) for value in values)
 
 
-COEFS = tuple((f"coef-{coef}", constant(coef)) for coef in ("1e-5", "1e-4", "1e-3"))
-AUTO = (("auto", ()),)
-WIDTHS = (("64", ()), ("128", ("--width", "128")))
+COEFS: Sizes = tuple((f"coef-{coef}", constant(coef)) for coef in ("1e-5", "1e-4", "1e-3"))
+AUTO: Sizes = (("auto", ()),)
+WIDTHS: Sizes = (("64", ()), ("128", ("--width", "128")))
 
-SIZES: dict[str, dict[str, tuple[tuple[str, tuple[str, ...]], ...]]] = {
+SIZES: dict[str, dict[str, Sizes]] = {
     "expire-span": {
         "auto": AUTO,
         "capacity": sizes("max-live", 5, 9, 17, 33, 65),
@@ -79,7 +83,7 @@ SIZES: dict[str, dict[str, tuple[tuple[str, tuple[str, ...]], ...]]] = {
     "gru": {"width": WIDTHS},
     "none": {"none": (("0", ("--no-eval-deterministic",)),)},
 }
-"""Sizes of every memory by what sets them: a name, and the options that make it."""
+"""Sizes of every memory, by what sets them."""
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     f"{memory}-{size}": ("--memory", memory, *words)
@@ -145,14 +149,14 @@ def table_row(task: str, variant: str, results: list[dict[str, Any]]) -> str:
 
 
 MARKERS = {"capacity": "s", "longest span": "v", "constant": "x"}
-"""Marks of a memory's curve by what sets its size; a dot where that is its first way."""
+"""Marks of a curve by what sets the sizes; a dot if it is anything else."""
 
 
 def draw_curve(
     axes: Axes, options: Options, task: str, memory: str, kind: str, colour: str
 ) -> None:
     """A memory's curve: the median of the seeds at every size, and each seed as a small dot. A
-    memory without live memories is a line at the median of its first size."""
+    memory without live memories is a line at the median of each size."""
     points = []
     label = f"{memory}, {kind}" if len(SIZES[memory]) > 1 else memory
     for size, _ in SIZES[memory][kind]:
@@ -166,7 +170,6 @@ def draw_curve(
             points.append((statistics.median(live), statistics.median(success)))
         else:
             axes.axhline(statistics.median(success), color=colour, linestyle="--", label=label)
-            return
     if points:
         marker = MARKERS.get(kind, "o")
         axes.plot(*zip(*points, strict=True), marker + "-", color=colour, label=label)
