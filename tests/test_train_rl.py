@@ -110,6 +110,33 @@ def test_resume_refuses_what_it_cannot_change(
     assert "learning_rate = 1.0 differs from 0.001" in capsys.readouterr().err
 
 
+def test_a_run_begins_with_the_weights_of_another(finished: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "tuned"
+    source = ["--config", str(finished / "config.yaml"), "--weights-from", str(finished)]
+    own = ["--learning-rate", "0", "--seed", "4", "--total-timesteps", "256"]
+    assert main([*source, *own, "--run-dir", str(run_dir)]) == 0
+    weights = dict(MemoryPPO.load(finished / "model.zip").policy.named_parameters())
+    tuned = MemoryPPO.load(run_dir / "model.zip")
+    assert tuned.num_timesteps == 256 and tuned.seed == 4
+    for name, value in tuned.policy.named_parameters():
+        assert torch.equal(value, weights[name]), name
+
+
+def test_weights_that_do_not_fit_are_refused(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    new = [*CORRIDOR, *QUICK, *SMALL, "--run-dir", str(run_dir)]
+    assert main([*new, "--weights-from", str(finished)]) == 2  # without its --net-arch
+    text = capsys.readouterr().err
+    assert "network is another" in text and f"--config {finished / 'config.yaml'}" in text
+    assert main([*new, "--algo", "a2c", "--weights-from", str(finished)]) == 2
+    assert "saved by MemoryPPO" in capsys.readouterr().err
+    assert main([*new, "--weights-from", "nowhere"]) == 2
+    assert "no checkpoint nowhere/model.zip" in capsys.readouterr().err
+    assert not run_dir.exists()
+
+
 @pytest.mark.parametrize("memory", ["lstm", "none"])
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_memories_without_spans_and_both_algorithms(memory: str, algo: str, tmp_path: Path) -> None:

@@ -284,6 +284,10 @@ class TrainConfig(Generic[Algorithm, MemoryOptions]):
     """A config.yaml of an earlier run, to be repeated. Options given explicitly change it."""
     resume: Path | None = None
     """Folder of a run that was stopped: goes on from its model.zip until total-timesteps."""
+    weights_from: Path | None = None
+    """Folder of another run, with whose agent's weights this one begins; all else is this run's
+    own. The network has to be the same: --config FOLDER/config.yaml takes over that run's options.
+    """
     checkpoint_interval: int = 50_000
     """Environment steps between two saves of model.zip."""
     eval_episodes: int = 1000

@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.vec_env import VecEnv
 
 import expire_span.envs  # noqa: F401  (registers the environments)
 from expire_span.agents import CheckpointError, make_vec_env
 from expire_span.agents.base import MemoryOnPolicyAlgorithm
+from expire_span.agents.checks import check_checkpoint
 
 from . import plots
 from .arguments import UserError, as_sections
@@ -68,6 +70,8 @@ def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], N
         _check_stages(config, stage, vec_env)
         if config.resume is None:
             model = _new_model(config, vec_env)
+            if config.weights_from is not None:
+                _take_weights(model, RunDirectory(config.weights_from))
             directory = RunDirectory.create(config)
         else:
             directory = RunDirectory(config.resume)
@@ -145,6 +149,23 @@ def _new_model(config: AnyConfig, vec_env: VecEnv) -> MemoryOnPolicyAlgorithm:
         device=config.device,
         **config.algorithm.algorithm_kwargs(),
     )
+
+
+def _take_weights(model: MemoryOnPolicyAlgorithm, source: RunDirectory) -> None:
+    """Give a new agent the weights of the one saved in `source`; its optimizer begins anew."""
+    try:
+        check_checkpoint(source.model, model.algorithm)
+        parameters = load_from_zip_file(source.model, device=model.device, load_data=False)[1]
+        weights: Any = parameters["policy"]
+        model.policy.load_state_dict(weights)
+    except (CheckpointError, FileNotFoundError) as error:
+        raise UserError(f"--weights-from {source.path}: {error}") from None
+    except RuntimeError as error:  # torch's, a line for each weight
+        reason = str(error).splitlines()[1].strip()
+        raise UserError(
+            f"--weights-from {source.path}: its network is another: {reason} Take over the options "
+            f"it was made with: --config {source.config} --weights-from {source.path}"
+        ) from None
 
 
 def _saved_model(
