@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from expire_span.agents import NonFiniteError
 from expire_span.training import session as run
@@ -47,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(session: run.Session) -> int:
     """Learn, save, evaluate, show. Whatever ends learning, the model is saved."""
+    if session.learned:
+        _say(f"all {session.config.total_timesteps} steps are done; evaluating the agent again")
+        return _evaluate(session, session.directory.model)
     error: NonFiniteError | None = None
     interruption = Interruption()
     try:
@@ -67,9 +71,13 @@ def _train(session: run.Session) -> int:
             + ("" if elsewhere else f"; train_rl.py --resume {session.directory.path} goes on")
         )
         return 128 + interruption.signal
-    figures = run.report(session, run.evaluate(session))
-    print_table(figures, session.directory, saved)
-    return FAILED if elsewhere else 0
+    return _evaluate(session, saved)
+
+
+def _evaluate(session: run.Session, saved: Path) -> int:
+    """Play, write what came of it, and show it with the place where the model was `saved`."""
+    print_table(run.report(session, run.evaluate(session)), session.directory, saved)
+    return 0 if saved == session.directory.model else FAILED
 
 
 def _say(message: str) -> None:

@@ -1,7 +1,8 @@
 """Training runs for the benchmarks: each `train_rl.py` once, in a folder of its own.
 
-A run whose folder holds an evaluation.json is not repeated, so a benchmark can be stopped and gone
-on with, and its table always shows every run there is.
+A run whose folder holds an evaluation.json is not repeated, and one that was cut off goes on from
+its last save, so a benchmark can be stopped and gone on with; its table always shows every run there
+is.
 """
 
 from __future__ import annotations
@@ -34,12 +35,16 @@ class Run(NamedTuple):
 
 
 def train(run: Run) -> None:
-    """Do a run, unless it has been done. Raises CalledProcessError if it fails."""
+    """Do a run, or what is left of it. Raises CalledProcessError if it fails."""
     if (run.folder / "evaluation.json").exists():
         return
-    if run.folder.exists():
-        shutil.rmtree(run.folder)  # a run that was cut off: its folder is refused, and made by us
-    command = [sys.executable, "train_rl.py", *run.words, "--run-dir", str(run.folder)]
+    if (run.folder / "model.zip").exists():
+        place = "--resume"  # refused if the run was begun with other options
+    else:
+        place = "--run-dir"
+        if run.folder.exists():
+            shutil.rmtree(run.folder)  # cut off before the first save: refused, and made by us
+    command = [sys.executable, "train_rl.py", *run.words, place, str(run.folder)]
     command += ["--wandb", "disabled", "--no-progress"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 

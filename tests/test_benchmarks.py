@@ -27,6 +27,7 @@ def write_run(folder: Path, success: float, live: list[float] | None, solved_at:
         "success_rate": success,
         "mean_reward": success,
         "live_memory_mean": live,
+        "env_steps": 9000,
         "env_steps_per_second": 1000.0,
     }
     (folder / "evaluation.json").write_text(json.dumps(figures))
@@ -67,6 +68,23 @@ def test_runs_are_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (tmp_path / "ppo_none_0" / "evaluation.json").read_bytes() == before
 
 
+def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = importlib.import_module("runs")
+    commands: list[list[str]] = []
+    monkeypatch.setattr(runs.subprocess, "run", lambda command, **_: commands.append(command))
+    saved, unsaved = tmp_path / "saved", tmp_path / "unsaved"
+    for folder in (saved, unsaved):
+        folder.mkdir()
+        (folder / "config.yaml").touch()
+    (saved / "model.zip").touch()
+    for folder in (saved, unsaved, tmp_path / "new"):
+        runs.train(runs.Run(folder, ["--seed", "1"]))
+    places = [command[-5:-3] for command in commands]
+    new = [["--run-dir", str(folder)] for folder in (unsaved, tmp_path / "new")]
+    assert places == [["--resume", str(saved)], *new]
+    assert (saved / "config.yaml").exists() and not unsaved.exists()
+
+
 def test_memory_size_has_a_point_for_every_size(tmp_path: Path) -> None:
     memory_size = importlib.import_module("memory_size")
     for seed, success in enumerate((0.5, 0.7)):
@@ -90,7 +108,7 @@ def test_minigrid_memory_sums_up_the_seeds(tmp_path: Path) -> None:
     minigrid_memory.write_table(minigrid_memory.Options(runs=tmp_path / "runs", out=out))
     row = cells(out.read_text(), "MemoryS7 | lstm")
     ranged = ["0.970", "0.970 to 0.970"]
-    assert row[2:] == ["2", *ranged, *ranged, "2 of 2", "5,000", "", "1,000"]
+    assert row[2:] == ["2", "9,000", *ranged, *ranged, "2 of 2", "5,000", "", "1,000"]
     assert out.with_suffix(".png").stat().st_size > 10_000
 
 

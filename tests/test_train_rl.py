@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +102,26 @@ def test_resume_goes_on_where_the_run_stopped(tmp_path: Path) -> None:
     assert json.loads((run_dir / "evaluation.json").read_text())["env_steps"] == 2048
 
 
+def test_resuming_a_finished_run_evaluates_it_again(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "copy"
+    shutil.copytree(finished, run_dir)
+    (run_dir / "evaluation.json").unlink()  # as if stopped while it was evaluated
+    (run_dir / "retention.png").unlink()
+    agent, log = (run_dir / "model.zip").read_bytes(), lines(run_dir)
+    assert main(["--resume", str(run_dir), "--eval-episodes", "7"]) == 0
+    assert "all 1024 steps are done" in capsys.readouterr().err
+    figures = json.loads((run_dir / "evaluation.json").read_text())
+    assert (figures["episodes"], figures["env_steps"]) == (7, 1024)
+    assert figures["env_steps_per_second"] > 0
+    assert {path.name for path in run_dir.iterdir()} == FILES | {"tensorboard"}
+    assert (run_dir / "model.zip").read_bytes() == agent and lines(run_dir) == log
+
+
 def test_resume_refuses_what_it_cannot_change(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--resume", str(finished)]) == 2
-    assert "are done" in capsys.readouterr().err
     assert main(["--resume", str(finished), "--learning-rate", "1"]) == 2
     assert "learning_rate = 1.0 differs from 0.001" in capsys.readouterr().err
 

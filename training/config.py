@@ -283,7 +283,8 @@ class TrainConfig(Generic[Algorithm, MemoryOptions]):
     config: Path | None = None
     """A config.yaml of an earlier run, to be repeated. Options given explicitly change it."""
     resume: Path | None = None
-    """Folder of a run that was stopped: goes on from its model.zip until total-timesteps."""
+    """Folder of a run that was stopped: goes on from its model.zip until total-timesteps. Once
+    these are done the agent is evaluated again."""
     weights_from: Path | None = None
     """Folder of another run, with whose agent's weights this one begins; all else is this run's
     own. The network has to be the same: --config FOLDER/config.yaml takes over that run's options.

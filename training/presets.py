@@ -199,14 +199,15 @@ COLLISION = AlgorithmPreset(
 
 
 def minigrid_memory(total_timesteps: int, *curriculum: Options) -> Mapping[str, AlgorithmPreset]:
-    """PPO on MiniGrid's memory task. Where the hall is short both ends of it are in view, and
-    success comes without a memory; that leads to looking back where it is long."""
+    """PPO on MiniGrid's memory task, with easier halls first. Where the hall is short both ends of
+    it are in view, and success comes without a memory; that leads to looking back where it is long.
+    """
     return {
         "ppo": AlgorithmPreset(
             run={
                 "total_timesteps": total_timesteps,
                 "n_envs": 64,
-                "curriculum": ({"size": 7}, *curriculum),
+                "curriculum": curriculum,
                 "curriculum_success": 0.9,
             },
             hyper_parameters={
@@ -262,12 +263,16 @@ PRESETS: dict[str, Preset] = {
         ("ExpireSpan/Instruction-v0", "ExpireSpan/Instruction-short-v0"), {"ppo": INSTRUCTION}
     ),
     "instruction-long": Preset(("ExpireSpan/Instruction-long-v0",), {"ppo": LONG_INSTRUCTION}),
+    "minigrid-memory-s7": Preset(("MiniGrid-MemoryS7-v0",), minigrid_memory(999_424)),  # 122
+    "minigrid-memory-s9": Preset(  # 122 rollouts
+        ("MiniGrid-MemoryS9-v0",), minigrid_memory(999_424, {"size": 7})
+    ),
     "minigrid-memory-s13": Preset(  # 245 rollouts
         ("MiniGrid-MemoryS13-v0",),
-        minigrid_memory(2_007_040, {"size": 13, "random_length": True}),
+        minigrid_memory(2_007_040, {"size": 7}, {"size": 13, "random_length": True}),
     ),
     "minigrid-memory-s13-random": Preset(  # 245 rollouts
-        ("MiniGrid-MemoryS13Random-v0",), minigrid_memory(2_007_040)
+        ("MiniGrid-MemoryS13Random-v0",), minigrid_memory(2_007_040, {"size": 7})
     ),
     "none": Preset(),
 }

@@ -54,6 +54,11 @@ class Session:
     stage_began: int = 0
     """The step at which it began, in an earlier session it may be."""
 
+    @property
+    def learned(self) -> bool:
+        """Whether all steps are done."""
+        return self.model.num_timesteps >= self.config.total_timesteps
+
 
 def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], None]) -> Session:
     """Make environment, agent, folder and logs. Nothing is written if the options do not fit.
@@ -183,11 +188,6 @@ def _saved_model(
             f"there is no {directory.model} to resume: the run was stopped before its first save; "
             f"begin anew with --config {directory.config}"
         ) from None
-    if model.num_timesteps >= config.total_timesteps:
-        raise UserError(
-            f"total_timesteps = {config.total_timesteps} are done: {directory.model} is of step "
-            f"{model.num_timesteps}; give a larger --total-timesteps to go on"
-        )
     seed = _fresh_seed(config.seed, TRAINING_STREAM, model.num_timesteps)
     torch.manual_seed(seed)
     vec_env.seed(seed)
@@ -220,7 +220,7 @@ def learn(session: Session, callbacks: Sequence[BaseCallback], warn: Callable[[s
                 callback=[*callbacks, *([stage_end] if config.curriculum else [])],
                 reset_num_timesteps=model.num_timesteps == 0,
             )
-            if not stage_end.reached or model.num_timesteps >= config.total_timesteps:
+            if not stage_end.reached or session.learned:
                 break
             _begin_stage(session, session.stage + 1)
     finally:
@@ -284,7 +284,7 @@ def report(session: Session, evaluation: Evaluation) -> dict[str, Any]:
         "algo": config.algo,
         "seed": config.seed,
         "env_steps": steps,
-        "env_steps_per_second": round((steps - session.steps_before) / session.seconds, 1),
+        "env_steps_per_second": _steps_per_second(session),
         "seconds": round(session.seconds, 2),
     }
     directory.write_evaluation(figures)
@@ -296,6 +296,15 @@ def report(session: Session, evaluation: Evaluation) -> dict[str, Any]:
         pictures = (directory.learning_curve, directory.retention)
         session.wandb.finish(figures, pictures, steps)
     return figures
+
+
+def _steps_per_second(session: Session) -> float | None:
+    """Of this session's learning; if there was none, what metrics.csv says of the last."""
+    if session.seconds:
+        steps = session.model.num_timesteps - session.steps_before
+        return round(steps / session.seconds, 1)
+    rates = [row["time/fps"] for row in session.metrics.rows if "time/fps" in row]
+    return rates[-1] if rates else None
 
 
 def close(session: Session) -> None:

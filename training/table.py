@@ -24,7 +24,7 @@ def print_table(figures: dict[str, Any], directory: RunDirectory, model: Path) -
         "most live memories": _number(figures["live_memory_max"]),
         "live memories that are cues": _percent(figures["precision"]),
         "environment steps trained": f"{figures['env_steps']}",
-        "steps per second": f"{figures['env_steps_per_second']:.0f}",
+        "steps per second": _number(figures["env_steps_per_second"]),
     }
     table = Table(show_header=False)
     table.add_column()
@@ -44,8 +44,8 @@ def _percent(share: float | None) -> str | None:
     return None if share is None else f"{100 * share:.1f} %"
 
 
-def _number(number: int | None) -> str | None:
-    return None if number is None else str(number)
+def _number(number: float | None) -> str | None:
+    return None if number is None else f"{number:.0f}"
 
 
 def _per_layer(means: list[float] | None) -> str | None:
