@@ -111,6 +111,18 @@ def test_a_resumed_stage_has_the_steps_that_were_left(tmp_path: Path) -> None:
     assert 1536 <= max(steps for steps, stage in stages(run_dir) if stage == 1) <= 1536 + 256
 
 
+def test_a_run_killed_after_its_last_save_goes_on_in_the_stage_of_that_save(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    staged = ["--curriculum", "n_rooms=1", "--curriculum-steps", "1024"]
+    assert main([*QUICK, *staged, "--total-timesteps", "512", "--run-dir", str(run_dir)]) == 0
+    saved = (run_dir / "model.zip").read_bytes()
+    assert main(["--resume", str(run_dir), "--total-timesteps", "1536"]) == 0
+    first = stages(run_dir)
+    (run_dir / "model.zip").write_bytes(saved)  # as if later saves had not been
+    assert main(["--resume", str(run_dir), "--total-timesteps", "1536"]) == 0
+    assert stages(run_dir) == first and {stage for _, stage in first} == {0, 1}
+
+
 def test_every_stage_can_have_steps_of_its_own(tmp_path: Path) -> None:
     staged = ["--curriculum", "n_rooms=1", "n_rooms=3", "--curriculum-steps", "256", "1024"]
     assert main([*QUICK, *staged, "--run-dir", str(tmp_path / "run")]) == 0

@@ -66,30 +66,19 @@ def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], N
     Raises: UserError if what was asked for cannot be done; DiskError if the folder takes no file.
     """
     torch.set_num_threads(config.threads)
-    rows: list[Row] = []
     try:
-        if config.resume is not None:
-            rows = read_metrics(RunDirectory(config.resume).metrics)
-        stage = stage_reached(rows)
-        vec_env = _make_stage(config, stage, config.n_envs)
-        _check_stages(config, stage, vec_env)
         if config.resume is None:
-            model = _new_model(config, vec_env)
-            if config.weights_from is not None:
-                _take_weights(model, RunDirectory(config.weights_from))
-            directory = RunDirectory.create(config)
+            directory, model, rows, stage = _begin(config)
         else:
-            directory = RunDirectory(config.resume)
-            model = _saved_model(config, directory, vec_env)
+            directory, model, rows, stage = _go_on(config, RunDirectory(config.resume))
     except UserError:
         raise
     except (ValueError, TypeError, ImportError, OSError, RuntimeError, gymnasium.error.Error) as e:
         # whatever environments and algorithms raise for arguments that they do not take
         raise UserError(str(e)) from e
-    model.rescue_path = str(directory.rescued_model)
     if config.resume is None:
         directory.write_config(config, argv)
-    rows = [row for row in rows if row[STEPS] <= model.num_timesteps]
+    model.rescue_path = str(directory.rescued_model)
     metrics = MetricsCsv(directory.metrics, rows, warn)
     outputs: list[KVWriter] = [metrics]
     if config.tensorboard:
@@ -112,6 +101,60 @@ def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], N
     )
 
 
+Beginning = tuple[RunDirectory, MemoryOnPolicyAlgorithm, list[Row], int]
+"""Folder, agent in its environments, lines of metrics.csv so far, and stage of the curriculum."""
+
+
+def _begin(config: AnyConfig) -> Beginning:
+    """What a new run begins with."""
+    vec_env = _make_stages(config, 0)
+    model = ALGORITHMS[config.algo].build(
+        "MlpPolicy",  # one policy serves all observations
+        vec_env,
+        memory=config.memory,
+        memory_kwargs=asdict(config.memory_options),
+        seed=config.seed,
+        device=config.device,
+        **config.algorithm.algorithm_kwargs(),
+    )
+    if config.weights_from is not None:
+        _take_weights(model, RunDirectory(config.weights_from))
+    return RunDirectory.create(config), model, [], 0
+
+
+def _go_on(config: AnyConfig, directory: RunDirectory) -> Beginning:
+    """What a run that was stopped goes on with. Its running episodes are gone; it begins new ones,
+    and what it logged after its last save is gone as well."""
+    model = _saved_model(config, directory)
+    rows = read_metrics(directory.metrics, until=model.num_timesteps)
+    stage = stage_reached(rows)
+    vec_env = _make_stages(config, stage)
+    seed = _fresh_seed(config.seed, TRAINING_STREAM, model.num_timesteps)
+    torch.manual_seed(seed)
+    vec_env.seed(seed)
+    model.set_env(vec_env)
+    return directory, model, rows, stage
+
+
+def _make_stages(config: AnyConfig, current: int) -> VecEnv:
+    """The environments of the `current` stage. One of every other stage is made and closed, so that
+    what is wrong with it shows now."""
+    vec_env = _make_stage(config, current, config.n_envs)
+    for stage, env_kwargs in enumerate(stages_of(config)):
+        if stage == current:
+            continue
+        other = _make_stage(config, stage, n_envs=1)
+        other.close()
+        for space in ("observation_space", "action_space"):
+            here, there = getattr(vec_env, space), getattr(other, space)
+            if here != there:
+                raise UserError(
+                    f"stage {stage} of the curriculum, {env_kwargs}, has the {space} {there}, "
+                    f"another than {here}; one agent plays all stages, so leave the spaces alike"
+                )
+    return vec_env
+
+
 def _make_stage(config: AnyConfig, stage: int, n_envs: int) -> VecEnv:
     env_kwargs = stages_of(config)[stage]
     try:
@@ -126,34 +169,6 @@ def _make_stage(config: AnyConfig, stage: int, n_envs: int) -> VecEnv:
             f"{e}; this is stage {stage} of the curriculum, {env_kwargs}. Give another "
             "--curriculum, or none: --curriculum --curriculum-steps None"
         ) from e
-
-
-def _check_stages(config: AnyConfig, current: int, vec_env: VecEnv) -> None:
-    """Make every other stage's environment, so that what is wrong with a later one shows now."""
-    for stage, env_kwargs in enumerate(stages_of(config)):
-        if stage == current:
-            continue
-        other = _make_stage(config, stage, n_envs=1)
-        other.close()
-        for space in ("observation_space", "action_space"):
-            here, there = getattr(vec_env, space), getattr(other, space)
-            if here != there:
-                raise UserError(
-                    f"stage {stage} of the curriculum, {env_kwargs}, has the {space} {there}, "
-                    f"another than {here}; one agent plays all stages, so leave the spaces alike"
-                )
-
-
-def _new_model(config: AnyConfig, vec_env: VecEnv) -> MemoryOnPolicyAlgorithm:
-    return ALGORITHMS[config.algo].build(
-        "MlpPolicy",  # one policy serves all observations
-        vec_env,
-        memory=config.memory,
-        memory_kwargs=asdict(config.memory_options),
-        seed=config.seed,
-        device=config.device,
-        **config.algorithm.algorithm_kwargs(),
-    )
 
 
 def _take_weights(model: MemoryOnPolicyAlgorithm, source: RunDirectory) -> None:
@@ -173,13 +188,11 @@ def _take_weights(model: MemoryOnPolicyAlgorithm, source: RunDirectory) -> None:
         ) from None
 
 
-def _saved_model(
-    config: AnyConfig, directory: RunDirectory, vec_env: VecEnv
-) -> MemoryOnPolicyAlgorithm:
-    """The agent of a stopped run. Its running episodes are gone; it begins new ones."""
+def _saved_model(config: AnyConfig, directory: RunDirectory) -> MemoryOnPolicyAlgorithm:
+    """The agent of a stopped run, without environments."""
     try:
         model: MemoryOnPolicyAlgorithm = ALGORITHMS[config.algo].build.load(
-            directory.model, env=vec_env, device=config.device
+            directory.model, device=config.device
         )
     except CheckpointError as error:
         raise UserError(f"{error}, or begin anew with --config {directory.config}") from None
@@ -188,9 +201,6 @@ def _saved_model(
             f"there is no {directory.model} to resume: the run was stopped before its first save; "
             f"begin anew with --config {directory.config}"
         ) from None
-    seed = _fresh_seed(config.seed, TRAINING_STREAM, model.num_timesteps)
-    torch.manual_seed(seed)
-    vec_env.seed(seed)
     return model
 
 
