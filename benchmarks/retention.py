@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import tyro
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from expire_span.agents import MemoryPPO, make_vec_env
 from expire_span.training.evaluation import evaluate_retention
@@ -119,6 +120,7 @@ def write_table(options: Options) -> None:
     success_axes.set_ylim(min(0.9, success_axes.get_ylim()[0]), 1.01)
     live_axes.set_ylabel("live memories per layer")
     live_axes.set_xlabel("environment steps")
+    live_axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     success_axes.legend()
     text = f"""# Retention after the task is solved
 
