@@ -34,6 +34,7 @@ CHANGEABLE_ON_RESUME = (
     "threads",
     "checkpoint_interval",
     "eval_episodes",
+    "eval_deterministic",
     "wandb",
     "wandb_project",
     "tensorboard",
