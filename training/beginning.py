@@ -1,0 +1,139 @@
+"""What a run begins with: agent, environments and folder, new or those of a stopped run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from stable_baselines3.common.save_util import load_from_zip_file
+from stable_baselines3.common.vec_env import VecEnv
+
+import expire_span.envs  # noqa: F401  (registers the environments)
+from expire_span.agents import CheckpointError, make_vec_env
+from expire_span.agents.base import MemoryOnPolicyAlgorithm
+from expire_span.agents.checks import check_checkpoint
+
+from .arguments import UserError
+from .config import ALGORITHMS, AnyConfig
+from .curriculum import stage_reached, stages_of
+from .metrics_csv import Row, read_metrics
+from .run_directory import RunDirectory
+
+TRAINING_STREAM, EVALUATION_STREAM = 1, 2
+"""Independent streams of seeds, so that evaluation and a resumed run meet fresh episodes."""
+
+
+class Beginning(NamedTuple):
+    """What a session begins with: the agent is in the environments of `stage`, and `rows` are the
+    lines of metrics.csv so far."""
+
+    directory: RunDirectory
+    model: MemoryOnPolicyAlgorithm
+    rows: list[Row]
+    stage: int
+
+
+def begin(config: AnyConfig) -> Beginning:
+    """What a new run begins with."""
+    vec_env = _make_stages(config, 0)
+    model = ALGORITHMS[config.algo].build(
+        "MlpPolicy",  # one policy serves all observations
+        vec_env,
+        memory=config.memory,
+        memory_kwargs=asdict(config.memory_options),
+        seed=config.seed,
+        device=config.device,
+        **config.algorithm.algorithm_kwargs(),
+    )
+    if config.weights_from is not None:
+        _take_weights(model, RunDirectory(config.weights_from))
+    return Beginning(RunDirectory.create(config), model, [], 0)
+
+
+def go_on(config: AnyConfig, directory: RunDirectory) -> Beginning:
+    """What a run that was stopped goes on with. Its running episodes are gone; it begins new ones,
+    and what it logged after its last save is gone as well."""
+    model = _saved_model(config, directory)
+    rows = read_metrics(directory.metrics, until=model.num_timesteps)
+    stage = stage_reached(rows)
+    vec_env = _make_stages(config, stage)
+    seed = fresh_seed(config.seed, TRAINING_STREAM, model.num_timesteps)
+    torch.manual_seed(seed)
+    vec_env.seed(seed)
+    model.set_env(vec_env)
+    return Beginning(directory, model, rows, stage)
+
+
+def _make_stages(config: AnyConfig, current: int) -> VecEnv:
+    """The environments of the `current` stage. One of every other stage is made and closed, so that
+    what is wrong with it shows now."""
+    vec_env = _make_stage(config, current, config.n_envs)
+    for stage, env_kwargs in enumerate(stages_of(config)):
+        if stage == current:
+            continue
+        other = _make_stage(config, stage, n_envs=1)
+        other.close()
+        for space in ("observation_space", "action_space"):
+            here, there = getattr(vec_env, space), getattr(other, space)
+            if here != there:
+                raise UserError(
+                    f"stage {stage} of the curriculum, {env_kwargs}, has the {space} {there}, "
+                    f"another than {here}; one agent plays all stages, so leave the spaces alike"
+                )
+    return vec_env
+
+
+def _make_stage(config: AnyConfig, stage: int, n_envs: int) -> VecEnv:
+    env_kwargs = stages_of(config)[stage]
+    try:
+        return make_vec_env(config.env, n_envs, config.seed, env_kwargs)
+    except TypeError as e:  # which may not say which argument it is about
+        given = ", ".join(f"{name} = {value!r}" for name, value in env_kwargs.items())
+        raise UserError(f"{config.env} does not take {given or 'what it was given'}: {e}") from e
+    except ValueError as e:
+        if stage == len(config.curriculum):
+            raise
+        raise UserError(
+            f"{e}; this is stage {stage} of the curriculum, {env_kwargs}. Give another "
+            "--curriculum, or none: --curriculum --curriculum-steps None"
+        ) from e
+
+
+def _take_weights(model: MemoryOnPolicyAlgorithm, source: RunDirectory) -> None:
+    """Give a new agent the weights of the one saved in `source`; its optimizer begins anew."""
+    try:
+        check_checkpoint(source.model, model.algorithm)
+        parameters = load_from_zip_file(source.model, device=model.device, load_data=False)[1]
+        weights: Any = parameters["policy"]
+        model.policy.load_state_dict(weights)
+    except (CheckpointError, FileNotFoundError) as error:
+        raise UserError(f"--weights-from {source.path}: {error}") from None
+    except RuntimeError as error:  # torch's, a line for each weight
+        reason = str(error).splitlines()[1].strip()
+        raise UserError(
+            f"--weights-from {source.path}: its network is another: {reason} Take over the options "
+            f"it was made with: --config {source.config} --weights-from {source.path}"
+        ) from None
+
+
+def _saved_model(config: AnyConfig, directory: RunDirectory) -> MemoryOnPolicyAlgorithm:
+    """The agent of a stopped run, without environments."""
+    try:
+        model: MemoryOnPolicyAlgorithm = ALGORITHMS[config.algo].build.load(
+            directory.model, device=config.device
+        )
+    except CheckpointError as error:
+        raise UserError(f"{error}, or begin anew with --config {directory.config}") from None
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no {directory.model} to resume: the run was stopped before its first save; "
+            f"begin anew with --config {directory.config}"
+        ) from None
+    return model
+
+
+def fresh_seed(*entropy: int) -> int:
+    """A seed that depends on all of the numbers given."""
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0] // 2)
