@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(session: run.Session) -> int:
     """Learn, save, evaluate, show. Whatever ends learning, the model is saved."""
-    if session.learned:
+    if session.finished:
         _say(f"all {session.config.total_timesteps} steps are done; evaluating the agent again")
         return _evaluate(session, session.directory.model)
     error: NonFiniteError | None = None

@@ -1,8 +1,7 @@
 """Training runs for the benchmarks: each `train_rl.py` once, in a folder of its own.
 
 A run whose folder holds an evaluation.json is not repeated, and one that was cut off goes on from
-its last save, so a benchmark can be stopped and gone on with; its table always shows every run there
-is.
+its last save, so a benchmark can be stopped and gone on with. Its table shows every run there is.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ class Session:
     """The step at which it began, in an earlier session it may be."""
 
     @property
-    def learned(self) -> bool:
-        """Whether all steps are done."""
+    def finished(self) -> bool:
+        """Whether all environment steps have been taken."""
         return self.model.num_timesteps >= self.config.total_timesteps
 
 
@@ -116,7 +116,7 @@ def learn(session: Session, callbacks: Sequence[BaseCallback], warn: Callable[[s
                 callback=[*callbacks, *([stage_end] if config.curriculum else [])],
                 reset_num_timesteps=model.num_timesteps == 0,
             )
-            if not stage_end.reached or session.learned:
+            if not stage_end.reached or session.finished:
                 break
             _begin_stage(session, session.stage + 1)
     finally:
