@@ -1,10 +1,10 @@
 """Every memory on Corridor: steps to 99 % success, final success, live memories.
 
-    python benchmarks/corridor.py              # all runs, then docs/benchmarks/corridor.md and .png
+    python benchmarks/corridor.py              # all runs, then docs/benchmarks/corridor.md
     python benchmarks/corridor.py --seeds 0 1 --memories expire-span none --algos ppo
 
 Each run is one `train_rl.py` with the corridor's preset, under --runs; see `runs` for how a
-benchmark is gone on with.
+benchmark is gone on with. Rows of the table there is stay until as many seeds have been run.
 """
 
 from __future__ import annotations
@@ -17,10 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from matplotlib.figure import Figure
 
 from expire_span.training.metrics_csv import read_metrics
-from runs import SUCCESS, Run, check_known, machine, steps_to, train_all
+from runs import (
+    SUCCESS,
+    Cells,
+    Run,
+    check_known,
+    machine,
+    steps_to,
+    table_lines,
+    train_all,
+    with_earlier,
+)
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "expire-span": ("--memory", "expire-span"),
@@ -53,7 +62,7 @@ class Options:
     runs: Path = field(default=Path("runs/benchmark_corridor"))
     """Folder of the runs."""
     out: Path = field(default=Path("docs/benchmarks/corridor.md"))
-    """File the table is written to; the picture lies beside it."""
+    """File the table is written to."""
     machine: str = field(default_factory=machine)
     """What the runs ran on, for the text beside the table; this machine unless it was others."""
 
@@ -64,7 +73,7 @@ def last_success(folder: Path) -> float:
     return float([success for success in rows if success not in (None, "")][-1])
 
 
-def table_row(name: str, algo: str, folders: Sequence[Path]) -> str:
+def table_row(name: str, algo: str, folders: Sequence[Path]) -> Cells:
     """One line of the table: all seeds of one memory under one algorithm."""
     results = [json.loads((folder / "evaluation.json").read_text()) for folder in folders]
     success = [result["success_rate"] for result in results]
@@ -76,7 +85,7 @@ def table_row(name: str, algo: str, folders: Sequence[Path]) -> str:
         if result.get("live_memory_mean")
     ]  # fmt: skip
     rate = statistics.median(result["env_steps_per_second"] for result in results)
-    cells = [
+    return [
         name,
         algo,
         str(len(results)),
@@ -88,7 +97,6 @@ def table_row(name: str, algo: str, folders: Sequence[Path]) -> str:
         f"{statistics.mean(live):.1f}" if live else "",
         f"{rate:,.0f}",
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def evaluated(options: Options, algo: str, variant: str) -> list[Path]:
@@ -97,38 +105,12 @@ def evaluated(options: Options, algo: str, variant: str) -> list[Path]:
     return sorted(file.parent for file in files)
 
 
-def write_figure(options: Options, algo: str) -> None:
-    """The paper's figure: success against live memories. One point per seed, memories with slots
-    only; those without are lines at the median of their success."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for number, variant in enumerate(VARIANTS):
-        results = [
-            json.loads((folder / "evaluation.json").read_text())
-            for folder in evaluated(options, algo, variant)
-        ]
-        if not results:
-            continue
-        success = [result["success_rate"] for result in results]
-        live = [statistics.mean(result["live_memory_mean"] or [0]) for result in results]
-        if any(live):
-            axes.plot(live, success, "o", color=f"C{number}", label=variant, alpha=0.7)
-        else:
-            level = statistics.median(success)
-            axes.axhline(level, color=f"C{number}", linestyle="--", label=variant, alpha=0.7)
-    axes.set_xlabel("live memories per layer, mean over the evaluation")
-    axes.set_ylabel("success over 1,000 episodes")
-    axes.set_ylim(-0.05, 1.05)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.savefig(options.out.with_suffix(".png"), dpi=100)
-
-
 def write_table(options: Options) -> None:
-    """Write table and picture of every run there is under `options.runs`."""
+    """Write the table, anew for every run there is under `options.runs`."""
+    order = [(variant, algo) for algo in ("ppo", "a2c") for variant in VARIANTS]
     rows = [
         table_row(variant, algo, folders)
-        for algo in ("ppo", "a2c")
-        for variant in VARIANTS
+        for variant, algo in order
         if (folders := evaluated(options, algo, variant))
     ]
     text = f"""# Corridor, lengths U(3,200)
@@ -146,10 +128,7 @@ aside, over the evaluation. Steps/s: learning included, one core each; {options.
 |---|---|---|---|---|---|---|---|---|---|
 """
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(
-        text + "\n".join(rows) + "\n\n![success against live memories, PPO](corridor.png)\n"
-    )
-    write_figure(options, "ppo")
+    options.out.write_text(text + table_lines(with_earlier(options.out, rows, order)))
 
 
 def main(options: Options) -> None:

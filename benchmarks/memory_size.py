@@ -4,7 +4,8 @@
     python benchmarks/memory_size.py --tasks corridor --memories expire-span-auto transformer-xl-16
 
 Each run is one `train_rl.py` with the task's preset, under --runs; see `runs` for how a benchmark
-is gone on with. Table and picture, docs/benchmarks/memory_size.md and .png, are written after each.
+is gone on with. Table and picture, docs/benchmarks/memory_size.md and .png, are written after each;
+rows of the table there is stay until as many seeds have been run under --runs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from runs import Run, check_known, evaluations, machine, train_all
+from runs import (
+    Cells,
+    Rows,
+    Run,
+    check_known,
+    evaluations,
+    machine,
+    table_lines,
+    train_all,
+    with_earlier,
+)
 
 TASKS: dict[str, str] = {
     "corridor": "expire_span.envs:ExpireSpan/Corridor-v0",
@@ -131,12 +142,12 @@ def live_of(result: dict[str, Any]) -> float | None:
     return statistics.mean(live) if live else None
 
 
-def table_row(task: str, variant: str, results: list[dict[str, Any]]) -> str:
+def table_row(task: str, variant: str, results: list[dict[str, Any]]) -> Cells:
     """One line of the table: all seeds of one memory at one size on one task."""
     success = [success_of(result) for result in results]
     live = [size for result in results if (size := live_of(result)) is not None]
     rate = statistics.median(result["env_steps_per_second"] for result in results)
-    cells = [
+    return [
         task,
         variant,
         str(len(results)),
@@ -145,43 +156,39 @@ def table_row(task: str, variant: str, results: list[dict[str, Any]]) -> str:
         f"{min(success):.3f} to {max(success):.3f}",
         f"{rate:,.0f}",
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 MARKERS = {"capacity": "s", "longest span": "v", "constant": "x"}
 """Marks of a curve by what sets the sizes; a dot if it is anything else."""
 
 
-def draw_curve(
-    axes: Axes, options: Options, task: str, memory: str, kind: str, colour: str
-) -> None:
-    """A memory's curve: the median of the seeds at every size, and each seed as a small dot. A
-    memory without live memories is a line at the median of each size."""
+def draw_curve(axes: Axes, rows: Rows, task: str, memory: str, kind: str, colour: str) -> None:
+    """A memory's curve: the median of the seeds at every size, and their range. A memory without
+    live memories is a line at the median of each size."""
     points = []
     label = f"{memory}, {kind}" if len(SIZES[memory]) > 1 else memory
     for size, _ in SIZES[memory][kind]:
-        results = evaluations(options.runs, f"{task}_{memory}-{size}_*")
-        if not results:
+        if not (row := rows.get((task, f"{memory}-{size}"))):
             continue
-        success = [success_of(result) for result in results]
-        live = [held for result in results if (held := live_of(result)) is not None]
+        live, success, span = row[3:6]
         if live:
-            axes.plot(live, success, ".", color=colour, alpha=0.4)
-            points.append((statistics.median(live), statistics.median(success)))
+            lowest, highest = map(float, span.split(" to "))
+            points.append((float(live), float(success), lowest, highest))
         else:
-            axes.axhline(statistics.median(success), color=colour, linestyle="--", label=label)
+            axes.axhline(float(success), color=colour, linestyle="--", label=label)
     if points:
-        marker = MARKERS.get(kind, "o")
-        axes.plot(*zip(*points, strict=True), marker + "-", color=colour, label=label)
+        x, y, low, high = (list(column) for column in zip(*points, strict=True))
+        axes.plot(x, y, MARKERS.get(kind, "o") + "-", color=colour, label=label)
+        axes.vlines(x, low, high, color=colour, alpha=0.4)
 
 
 LIVE_TICKS = (0, 4, 8, 16, 32, 64, 128, 256)
 """Numbers of live memories marked below the panels, which share the axis."""
 
 
-def write_figure(options: Options) -> None:
+def write_figure(file: Path, rows: Rows) -> None:
     """A panel for each task that has been run."""
-    tasks = [task for task in TASKS if evaluations(options.runs, f"{task}_*")]
+    tasks = [task for task in TASKS if any(key[0] == task for key in rows)]
     n_rows = max(1, -(-len(tasks) // 2))
     figure = Figure(figsize=(9, 1 + 3.2 * n_rows), layout="constrained")
     panels = figure.subplots(n_rows, 2, sharex=True, sharey=True, squeeze=False).flatten()
@@ -189,7 +196,7 @@ def write_figure(options: Options) -> None:
     for axes, task in zip(panels, tasks, strict=False):
         for number, (memory, kinds) in enumerate(SIZES.items()):
             for kind in kinds:
-                draw_curve(axes, options, task, memory, kind, f"C{number}")
+                draw_curve(axes, rows, task, memory, kind, f"C{number}")
         axes.set_xscale("symlog", base=2, linthresh=LIVE_TICKS[1])
         axes.set_xticks(LIVE_TICKS, [str(n) for n in LIVE_TICKS])
         axes.set_xlim(-1, LIVE_TICKS[-1])
@@ -204,17 +211,21 @@ def write_figure(options: Options) -> None:
     figure.legend(
         handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize="small"
     )
-    figure.savefig(options.out.with_suffix(".png"), dpi=100)
+    figure.savefig(file, dpi=100)
 
 
 def write_table(options: Options) -> None:
-    """Write table and picture of every run there is under `options.runs`."""
-    rows = [
-        table_row(task, variant, results)
-        for task in TASKS
-        for variant in VARIANTS
-        if (results := evaluations(options.runs, f"{task}_{variant}_*"))
-    ]
+    """Write table and picture, anew for every run there is under `options.runs`."""
+    order = [(task, variant) for task in TASKS for variant in VARIANTS]
+    rows = with_earlier(
+        options.out,
+        (
+            table_row(task, variant, results)
+            for task, variant in order
+            if (results := evaluations(options.runs, f"{task}_{variant}_*"))
+        ),
+        order,
+    )
     text = f"""# Success against live memories
 
 Written by `python benchmarks/memory_size.py`: PPO with the preset of each task, then 1,000 fresh
@@ -228,10 +239,11 @@ the present step aside. Steps/s: learning included, one core each; {options.mach
 |---|---|---|---|---|---|---|
 """
     options.out.parent.mkdir(parents=True, exist_ok=True)
+    picture = options.out.with_suffix(".png")
     options.out.write_text(
-        text + "\n".join(rows) + "\n\n![success against live memories](memory_size.png)\n"
+        f"{text}{table_lines(rows)}\n![success against live memories]({picture.name})\n"
     )
-    write_figure(options)
+    write_figure(picture, rows)
 
 
 def main(options: Options) -> None:

@@ -12,7 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,6 +64,38 @@ def evaluations(runs: Path, pattern: str) -> list[dict[str, Any]]:
     """What the runs there are under `runs` were evaluated to, in order of their folders."""
     files = sorted(runs.glob(f"{pattern}/evaluation.json"))
     return [json.loads(file.read_text()) for file in files]
+
+
+Cells = list[str]
+"""A row of a table. Its first two cells say what was run, the third with how many seeds."""
+
+Rows = dict[tuple[str, str], Cells]
+"""A table, by the first two cells."""
+
+
+def read_table(file: Path) -> Rows:
+    """The table of a Markdown file, without its head; empty if there is no file."""
+    if not file.exists():
+        return {}
+    lines = [line for line in file.read_text().splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
+    return {(row[0], row[1]): row for row in cells}
+
+
+def with_earlier(file: Path, rows: Iterable[Cells], order: Iterable[tuple[str, str]]) -> Rows:
+    """`rows`, and of the table in `file` those that have more seeds or whose runs are not here any
+    more; in `order`, which has the first two cells of every row there can be."""
+    table = read_table(file)
+    for row in rows:
+        earlier = table.get((row[0], row[1]))
+        if earlier is None or int(row[2]) >= int(earlier[2]):
+            table[row[0], row[1]] = row
+    return {key: table[key] for key in order if key in table}
+
+
+def table_lines(rows: Rows) -> str:
+    """The lines of a Markdown table below its head."""
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows.values())
 
 
 def steps_to(level: float, key: str, folder: Path) -> float | None:
