@@ -22,7 +22,7 @@ import torch
 from expire_span.training.curriculum import STAGE
 from expire_span.training.metrics_csv import STEPS, read_metrics
 
-SUCCESS, RETURN = "rollout/success_rate", "rollout/ep_rew_mean"
+SUCCESS, RETURN, LENGTH = "rollout/success_rate", "rollout/ep_rew_mean", "rollout/ep_len_mean"
 """Columns of a metrics.csv."""
 
 
@@ -101,19 +101,17 @@ def table_lines(rows: Rows) -> str:
 def steps_to(level: float, key: str, folder: Path) -> float | None:
     """Environment steps after which `key`, a mean of 100 training episodes, reached `level`.
 
-    Of a curriculum the last stage alone counts. Rollouts before its hundredth episode, by the mean
-    length so far, say nothing.
+    Of a curriculum the last stage alone counts. Before a hundred episodes of the longest mean
+    length nothing does: the first to end are the shortest, and few.
     """
-    rows = read_metrics(folder / "metrics.csv")
+    rows: list[Any] = read_metrics(folder / "metrics.csv")
     stage = [float(row.get(STAGE) or 0) for row in rows]
     first = stage.index(stage[-1]) if rows else 0
     began = float(rows[first - 1][STEPS]) if first else 0.0
-    for row in rows[first:]:
-        value: Any = row.get(key)
-        if value in (None, "") or float(value) < level:
-            continue
-        steps, length = float(row[STEPS]), float(row["rollout/ep_len_mean"])
-        if steps - began >= 100 * length:
+    played = [row for row in rows[first:] if row.get(key) not in (None, "")]
+    longest = max((float(row[LENGTH]) for row in played), default=0.0)
+    for row in played:
+        if float(row[key]) >= level and (steps := float(row[STEPS])) - began >= 100 * longest:
             return steps
     return None
 

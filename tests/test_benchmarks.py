@@ -172,6 +172,14 @@ def test_of_a_curriculum_the_last_stage_alone_counts_as_solving(tmp_path: Path) 
     assert runs.steps_to(0.95, "rollout/success_rate", tmp_path) == 14000
 
 
+def test_the_first_and_shortest_episodes_solve_nothing(tmp_path: Path) -> None:
+    runs = importlib.import_module("runs")
+    rows = [(1280, 1.0, 10), (20000, 0.5, 200), (30000, 0.99, 150)]
+    text = "time/total_timesteps,rollout/success_rate,rollout/ep_len_mean\n"
+    (tmp_path / "metrics.csv").write_text(text + "".join(f"{t},{s},{n}\n" for t, s, n in rows))
+    assert runs.steps_to(0.99, "rollout/success_rate", tmp_path) == 30000
+
+
 def test_memory_cost_grows_with_what_is_kept(tmp_path: Path) -> None:
     memory_cost = importlib.import_module("memory_cost")
     out = tmp_path / "docs" / "table.md"
