@@ -148,13 +148,17 @@ def village(n_rooms: int, ask: float, walk: float, move: float, **arguments: Any
     return {"n_rooms": n_rooms, **rates, **arguments}
 
 
+BUSY_VILLAGE: Options = {"ask_rate": 0.1, "max_open": 8, "n_instructions": 16, "max_steps": 1500}
+"""Instruction over hundreds of steps with more than twice the deliveries in as many steps."""
+
 LONG_INSTRUCTION = AlgorithmPreset(
     run={
-        "total_timesteps": 11_993_088,  # 1,464 rollouts
+        "total_timesteps": 11_501_568,  # 1,404 rollouts
         "n_envs": 64,
         # two groups of names, in which a guess is right one time in three; all of them; villages
-        # that grow, in episodes that end before they are only about what was lost. The price of a
-        # false message rises as they become rare, in the end above the full one
+        # that grow, in episodes that end before they are only about what was lost; one of full size
+        # in which more is asked. The price of a false message rises as they become rare, in the
+        # end above the full one
         "curriculum": (
             {**DENSE_VILLAGE, "max_steps": 400, "false_reward": -0.05, "group_size": 4},
             {**DENSE_VILLAGE, "max_steps": 150, "false_reward": -0.02},
@@ -166,11 +170,11 @@ LONG_INSTRUCTION = AlgorithmPreset(
             village(6, 0.05, 0.05, 0.05, max_open=5, max_steps=1200, false_reward=-0.2),
             village(7, 0.03, 0.04, 0.04, max_open=4, max_steps=1600, false_reward=-0.2),
             {"max_steps": 2000, "false_reward": -0.2},
-            {"max_steps": 1500},
-            {"max_steps": 1500, "false_reward": -1.0},
+            BUSY_VILLAGE,
+            {**BUSY_VILLAGE, "false_reward": -1.0},
             {"max_steps": 1500, "false_reward": -2.0},
         ),
-        "curriculum_steps": (*(600_000,) * 11, 2_000_000, 4_000_000),
+        "curriculum_steps": (*(600_000,) * 10, 2_000_000, 1_000_000, 4_000_000),
     },
     hyper_parameters={**INSTRUCTION_LEARNING, "first_target_live": 40.0, "target_live": 28.0},
     memories={"expire-span": {"max_span": 1024.0, "ramp": 16.0, "initial_span": 0.25}},
