@@ -83,9 +83,20 @@ class SentenceEncoder(nn.Module):
         self.register_buffer("n_seen", torch.zeros((), dtype=torch.int64))
 
     def forward(self, sentences: Tensor) -> Tensor:
-        mean_LD = self.frequency @ self.words.weight
-        words_NLD = self.words(self._ids(sentences)) - mean_LD
-        return torch.relu(self.mix((self.places * words_NLD).sum(1)))
+        words_VD = nn.functional.pad(self.words.weight[1:], (0, 0, 1, 0))  # padding counts as 0
+        usual_D = (self.places * (self.frequency @ words_VD)).sum(0)
+        summed_ND = self._summed(self._ids(sentences), words_VD)
+        return torch.relu(self.mix(summed_ND - usual_D))
+
+    def _summed(self, ids_NL: Tensor, words_VD: Tensor) -> Tensor:
+        """sum_j l_j * e(w_j). Many sentences are read from a table of every word at every place,
+        which spares the (N, L, width) numbers that would be much of what learning costs."""
+        length, n_words = self.frequency.shape
+        if ids_NL.numel() <= length * n_words:
+            return (self.places * nn.functional.embedding(ids_NL, words_VD)).sum(1)
+        table_LVD = self.places[:, None] * words_VD
+        rows_NL = ids_NL + torch.arange(length, device=ids_NL.device) * n_words
+        return nn.functional.embedding_bag(rows_NL, table_LVD.flatten(0, 1), mode="sum")
 
     def _ids(self, sentences: Tensor) -> Tensor:
         return sentences.long().clamp(max=self.n_words - 1)

@@ -14,13 +14,17 @@ from torch import Tensor, nn
 N_AGE_SCALES = 8
 """Position enters the logits as a learned mix of exp(-age / tau), tau = 1, 4, 16, ... 4^7 steps."""
 
+LEAST_EXPONENT = -80.0
+"""exp(-80) is 2e-35; below, floats become denormal and exp takes seven times as long on a CPU."""
+
 QUERY_GAIN = 2.0
 """Standard deviation of the attention logits at initialisation."""
 
 
-def age_scales(like: Tensor) -> Tensor:
-    """The time constants tau in steps, (J,)."""
-    return 4.0 ** torch.arange(N_AGE_SCALES, device=like.device, dtype=like.dtype)
+def age_decay(age_X: Tensor) -> Tensor:
+    """exp(-age / tau) of ages in steps, (X, J); next to 0, not 0, at an age of inf."""
+    scales_J = 4.0 ** torch.arange(N_AGE_SCALES, device=age_X.device, dtype=age_X.dtype)
+    return torch.exp((-age_X[..., None] / scales_J).clamp(min=LEAST_EXPONENT))
 
 
 class MemoryAttention(nn.Module):
@@ -58,8 +62,7 @@ class MemoryAttention(nn.Module):
         not further than about 60 steps away, beyond which exp overflows."""
         B, Q, _ = z_BQD.shape
         q_BHQd = (self.query(z_BQD) * self.scale).view(B, Q, self.n_heads, -1).transpose(1, 2)
-        decay_QJ = torch.exp(-time_Q[:, None] / age_scales(time_Q))
-        position_HQJ = self.age_mix_HJ[:, None] * decay_QJ
+        position_HQJ = self.age_mix_HJ[:, None] * age_decay(time_Q)
         return torch.cat([q_BHQd, position_HQJ.expand(B, -1, -1, -1)], dim=-1)
 
     def keys_values(self, memories_BKD: Tensor) -> Tensor:
@@ -78,8 +81,8 @@ class MemoryAttention(nn.Module):
         k_BHWd, v_BHWd = kv_BWY.view(B, -1, 2, H, kv_BWY.shape[-1] // (2 * H)).permute(
             2, 0, 3, 1, 4
         )
-        decay_BWJ = torch.exp(birth_BW[..., None] / age_scales(birth_BW))
-        k_BHWx = torch.cat([k_BHWd, decay_BWJ[:, None].expand(-1, H, -1, -1)], dim=-1)
+        decay_BHWJ = age_decay(-birth_BW)[:, None].expand(-1, H, -1, -1)
+        k_BHWx = torch.cat([k_BHWd, decay_BHWJ], dim=-1)
         logits_BHQW = q_BHQx @ k_BHWx.transpose(-1, -2) + log_mask_BHQW
         attention_BHQW = softmax_or_nothing(logits_BHQW)
         y_BHQd = attention_BHQW @ v_BHWd
@@ -92,8 +95,8 @@ class MemoryAttention(nn.Module):
 
         Returns (B, Q, D) and the attention, (B, H, Q, K), no gradient.
         """
-        decay_BQKJ = torch.exp(-age_BQK[..., None] / age_scales(age_BQK))
-        bias_BHQK = (decay_BQKJ @ self.age_mix_HJ.T).permute(0, 3, 1, 2) + log_mask_BQK[:, None]
+        position_BQKH = age_decay(age_BQK) @ self.age_mix_HJ.T
+        bias_BHQK = position_BQKH.permute(0, 3, 1, 2) + log_mask_BQK[:, None]
         return self(z_BQD, memories_BKD, bias_BHQK)  # type: ignore[no-any-return]
 
     def read_content(self, z_BQD: Tensor, memories_BKD: Tensor, readable_BK: Tensor) -> Tensor:
@@ -119,7 +122,7 @@ class MemoryAttention(nn.Module):
     ) -> Tensor:
         """One step of every environment: what `read` gives for one query.
 
-        `decay` is exp(-age / tau).
+        `decay` is the memories' `age_decay`.
         """
         B, D = z_BD.shape
         H = self.n_heads

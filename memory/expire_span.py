@@ -66,8 +66,10 @@ class SpanPredictor(nn.Module):
         self.bias_L = nn.Parameter(torch.full((config.n_layers,), logit))
 
     def forward(self, hidden_BLYD: Tensor, layers: slice) -> Tensor:
-        weight_L1D, bias_L1 = self.weight_LD[layers, None], self.bias_L[layers, None]
-        logit_BLY = (hidden_BLYD * weight_L1D).sum(-1) + bias_L1  # a third of matmul's time
+        # by the weights of all layers, of which each memory takes its own layer's: where memories
+        # are many, half the time of (hidden * weight).sum(-1)
+        own_BYL = (hidden_BLYD @ self.weight_LD[layers].T).diagonal(dim1=1, dim2=3)
+        logit_BLY = (own_BYL + self.bias_L[layers]).transpose(1, 2)
         return self.max_span * torch.sigmoid(logit_BLY / self.temperature)
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
+import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from expire_span.agents import MemoryPPO, make_vec_env
@@ -200,3 +203,24 @@ def test_sentences_are_read_by_an_encoder_that_tells_who_from_whom() -> None:
     )
     assert isinstance(read, Tensor)
     assert not np.allclose(*read.detach().numpy())
+
+
+def test_many_sentences_are_read_as_a_few_are() -> None:
+    """Many are read from a table. The words' gradients are the same, and padding has none."""
+    space = gym.make("expire_span.envs:ExpireSpan/Instruction-v0").observation_space
+    assert isinstance(space, spaces.Box)
+    torch.manual_seed(0)
+    encoder = SentenceEncoder(space, 8)
+    sentences = torch.randint(0, encoder.n_words, (1024, *space.shape))
+    encoder.adapt(sentences)
+
+    def read(size: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        out = torch.cat([encoder(sentences[i : i + size]) for i in range(0, 1024, size)])
+        return out, torch.autograd.grad(out.square().mean(), list(encoder.parameters()))
+
+    (few, few_grads), (many, many_grads) = read(8), read(1024)
+    torch.testing.assert_close(few, many)
+    torch.testing.assert_close(few_grads, many_grads)
+    padding_grads = [grads[1][0] for grads in (few_grads, many_grads)]
+    assert [name for name, _ in encoder.named_parameters()][1] == "words.weight"
+    assert not torch.stack(padding_grads).any()
