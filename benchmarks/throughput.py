@@ -110,7 +110,8 @@ def main(options: Options) -> None:
 
 Written by `{command}`: {N_ENVS} environments x {ROLLOUT["n_steps"]} steps x {ROLLOUT["n_epochs"]}
 epochs, minibatches of {ROLLOUT["batch_size"]}, learning included; medians of {options.rounds}
-rounds after {options.warm_up} rollouts of warm-up, {options.threads} thread(s), {options.device}.
+rounds of {options.rollouts} rollouts after {options.warm_up} of warm-up,
+{options.threads} thread(s), {options.device}.
 {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}.
 
 | environment | agent | steps/s | lowest to highest | x RecurrentPPO, same round |
