@@ -155,10 +155,12 @@ class SymbolEmbedding(nn.Module):
         vectors = self.at_place + self.anywhere[self.shared_row]
         rows = self._rows(symbols)
         if len(vectors) <= MAX_ONE_HOT:
-            code = torch.zeros(len(rows), len(vectors), device=rows.device).scatter_(1, rows, 1.0)
-            return torch.relu((code - self.frequency) @ vectors + self.bias)
-        summed = nn.functional.embedding_bag(rows, vectors, mode="sum")
-        return torch.relu(summed - self.frequency @ vectors + self.bias)
+            code = vectors.new_zeros(len(rows), len(vectors)).scatter_(1, rows, 1.0)
+            centred = (code - self.frequency) @ vectors
+        else:
+            summed = nn.functional.embedding_bag(rows, vectors, mode="sum")
+            centred = summed - self.frequency @ vectors
+        return torch.relu(centred + self.bias)
 
     def _rows(self, symbols: Tensor) -> Tensor:
         return symbols.flatten(1).long().minimum(self.last_symbol) + self.first_row

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -105,7 +107,7 @@ def main(options: Options) -> None:
     """Measure every environment and write the table."""
     torch.set_num_threads(options.threads)
     rows = [row for env_id in options.envs for row in measure(env_id, options)]
-    command = "python benchmarks/throughput.py"
+    command = shlex.join(["python", *sys.argv])
     text = f"""# Throughput
 
 Written by `{command}`: {N_ENVS} environments x {ROLLOUT["n_steps"]} steps x {ROLLOUT["n_epochs"]}
