@@ -177,9 +177,12 @@ def _shared_rows(shape: tuple[int, ...], n_symbols: NDArray[np.int64]) -> NDArra
     """The row that a symbol has in common at all places, for every symbol of every place.
 
     Places hold the same kind of symbol if there are as many of them and, in a picture, they are of
-    the same channel.
+    the same channel. Channels are the shorter of the first and the last axis: SB3 puts them first.
     """
-    channel = np.arange(n_symbols.size) % (shape[-1] if len(shape) == 3 else 1)
+    channel = np.zeros(n_symbols.size, dtype=np.int64)
+    if len(shape) == 3:
+        axis = 0 if shape[0] < shape[-1] else 2
+        channel = np.indices(shape)[axis].flatten()
     _, kind = np.unique(np.stack([channel, n_symbols]), axis=1, return_inverse=True)
     first_row = np.concatenate([[0], n_symbols[np.unique(kind, return_index=True)[1]].cumsum()])
     symbol = [first_row[k] + np.arange(n) for k, n in zip(kind, n_symbols, strict=True)]

@@ -17,8 +17,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor, nn
 
-from expire_span.agents import MemoryA2C, MemoryPPO, extractors, make_vec_env
-from expire_span.agents.extractors import SymbolEmbedding
+from expire_span.agents import MemoryA2C, MemoryPPO, make_vec_env
 from expire_span.memory import MEMORIES, state_bytes
 
 CORRIDOR = "expire_span.envs:ExpireSpan/Corridor-v0"
@@ -303,37 +302,3 @@ def test_normalised_environments(algorithm: Any, tmp_path: Path) -> None:
     again.training = False
     loaded = assert_same_after_saving(model, tmp_path)
     assert np.isfinite(evaluate_policy(loaded, again, n_eval_episodes=2)[0])
-
-
-def test_symbols_share_a_vector_over_all_places_of_their_kind() -> None:
-    torch.manual_seed(0)
-    space = spaces.Box(np.zeros(4, np.uint8), np.array([5, 9, 5, 9], np.uint8), dtype=np.uint8)
-    embedding = SymbolEmbedding(space, 256)
-    assert embedding.anywhere.shape == (6 + 10, 256)
-    with torch.no_grad():
-        embedding.at_place.zero_()
-        embedding.anywhere.normal_()
-    seen = embedding(torch.tensor([[1, 0, 2, 0], [2, 0, 1, 0], [1, 0, 1, 0], [0, 1, 0, 2]]))
-    torch.testing.assert_close(seen[0], seen[1])
-    assert not seen[0].allclose(seen[2]) and not seen[0].allclose(seen[3])
-
-
-def test_a_one_hot_code_too_long_to_write_out_is_read_as_another(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    torch.manual_seed(0)
-    space = spaces.Box(0, 9, (3, 4), np.uint8)
-    embedding = SymbolEmbedding(space, 8)
-    symbols = torch.randint(0, 12, (64, 3, 4))  # some above the last, which count as that
-    embedding.adapt(symbols)
-    written_out = embedding(symbols)
-    monkeypatch.setattr(extractors, "MAX_ONE_HOT", 0)
-    summed = embedding(symbols)
-    torch.testing.assert_close(written_out, summed)
-    weights = [embedding.at_place, embedding.anywhere, embedding.bias]
-    for first, second in zip(
-        torch.autograd.grad(written_out.sum(), weights),
-        torch.autograd.grad(summed.sum(), weights),
-        strict=True,
-    ):
-        torch.testing.assert_close(first, second)
