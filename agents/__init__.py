@@ -6,6 +6,7 @@ model.learn(300_000, progress_bar=True)
 """
 
 from .a2c import MemoryA2C
+from .base import MemoryOnPolicyAlgorithm
 from .checks import CheckpointError, NonFiniteError
 from .policy import MemoryActorCriticPolicy
 from .ppo import MemoryPPO
@@ -16,6 +17,7 @@ __all__ = [
     "GymnasiumVecEnv",
     "MemoryA2C",
     "MemoryActorCriticPolicy",
+    "MemoryOnPolicyAlgorithm",
     "MemoryPPO",
     "NonFiniteError",
     "make_vec_env",

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import explained_variance
 
 from .base import MemoryOnPolicyAlgorithm
 from .losses import entropy_loss, normalize, value_loss
 from .policy import MemoryActorCriticPolicy
+from .vec_env import Playable
 
 
 class MemoryA2C(MemoryOnPolicyAlgorithm):
@@ -27,7 +28,7 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
     def __init__(
         self,
         policy: str | type[MemoryActorCriticPolicy] = "MlpPolicy",
-        env: GymEnv | str | None = None,
+        env: Playable | None = None,
         learning_rate: float | Schedule = 1e-3,
         n_steps: int = 16,
         gamma: float = 0.99,

@@ -11,7 +11,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
@@ -20,9 +20,11 @@ from expire_span.memory import Aux, LiveMemories, State, select_envs, state_byte
 
 from .advantage_scale import LEAST_SHARE, AdvantageScale
 from .checks import (
+    BOUNDS,
     CHECKPOINT_FORMAT,
     NonFiniteError,
     check_advantage_options,
+    check_changes_on_load,
     check_checkpoint,
     check_finite_gradient,
     check_finite_observations,
@@ -30,14 +32,15 @@ from .checks import (
     check_options,
     check_weights,
 )
+from .episode_returns import EpisodeReturns
 from .extractors import ACTION_SPACES, ObservationExtractor
-from .metrics import record_lifetimes, record_memory, record_retention, record_tallies
-from .policy import POLICY_ALIASES, Evaluation, MemoryActorCriticPolicy
+from .metrics import record_rollout
+from .policy import POLICY_ALIASES, Evaluation, MemoryActorCriticPolicy, policy_class
 from .random_state import RandomState
 from .retention import RetentionTracker
 from .rollout import MemoryRolloutBuffer, RolloutSegment, cut_episodes
 from .span_control import SpanCoef, UseSign, make_span_control
-from .vec_env import playable_env, read_marks
+from .vec_env import Playable, playable_env, read_marks
 
 
 class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
@@ -79,7 +82,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     def __init__(
         self,
         policy: str | type[MemoryActorCriticPolicy],
-        env: GymEnv | str | None,
+        env: Playable | None,
         learning_rate: float | Schedule,
         *,
         memory: str = "expire-span",
@@ -96,7 +99,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        check_options(memory, kwargs.get("n_steps", 1), prediction_coef)
+        check_options(memory, prediction_coef, **{k: v for k, v in kwargs.items() if k in BOUNDS})
         check_advantage_options(scale_ent_coef, min_lr_share, self.normalize_advantage)
         env = playable_env(env, n_envs, seed)
         self.span_coef, self.target_live, self.use_by = span_coef, target_live, use_by
@@ -108,6 +111,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         self._last_state: State | None = None
         self._last_marks: tuple[np.ndarray, np.ndarray] | None = None
         self._tracker: RetentionTracker | None = None
+        self._returns: EpisodeReturns | None = None
         self._random_state: RandomState | None = None
         policy_kwargs = {
             "memory": memory,
@@ -116,7 +120,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             **(policy_kwargs or {}),
         }
         super().__init__(
-            policy,
+            policy_class(policy),
             env,  # type: ignore[arg-type]
             learning_rate,
             policy_kwargs=policy_kwargs,
@@ -138,6 +142,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         """Act for `n_rollout_steps` steps in every environment. False if a callback says stop."""
         assert isinstance(rollout_buffer, MemoryRolloutBuffer)
         assert self._last_state is not None and self._tracker is not None
+        assert self._returns is not None
         self.policy.set_training_mode(False)
         rollout_buffer.reset()
         self._last_state = self.policy.memory.shorten(self._last_state)
@@ -156,13 +161,14 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             self._tracker.observe(starts, *marks, self._live(step.state))
             actions = step.actions.cpu().numpy()
             new_obs, rewards, dones, infos = env.step(self.policy.to_env_actions(actions))
+            rewards = np.array(rewards, np.float32)  # a copy: what timeouts cut off is added to it
             self.num_timesteps += env.num_envs
             check_finite_rewards(rewards, self.num_timesteps)
             check_finite_observations(new_obs, self.num_timesteps)
             callback.update_locals(locals())
-            if not callback.on_step():
-                return False
+            goes_on = callback.on_step()
             self._update_info_buffer(infos, dones)
+            self._returns.add(rewards, dones, infos)
             self._tracker.count(infos)
             self._bootstrap_timeouts(rewards, dones, infos, step.state)
             rollout_buffer.add(self._last_obs, actions, rewards, starts, marks[0] >= 0)  # type: ignore[arg-type]
@@ -171,6 +177,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
             self._last_state = step.state
             self._last_marks = read_marks(env, infos, dones)
+            if not goes_on:  # not sooner: the environments have moved on
+                return False
         last_values_B = self.policy.values_of(
             obs_as_tensor(self._last_obs, self.device),  # type: ignore[arg-type]
             self._last_state,
@@ -217,8 +225,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         if self.normalize_advantage:
             self.advantage_scale.shorten_steps(self.policy.optimizer, self.min_lr_share)
             self.logger.record("train/learning_rate", self.policy.optimizer.param_groups[0]["lr"])
-        returns = [info["r"] for info in self.ep_info_buffer or ()]
-        self.span_control.update(returns, self._live_mean(), self._current_progress_remaining)
+        assert self._returns is not None
+        self.span_control.update(
+            self._returns.recent, self._live_mean(), self._current_progress_remaining
+        )
 
     def _entropy_weight(self) -> float:
         """`ent_coef`, or as small a share of it as the advantages are of the largest."""
@@ -229,7 +239,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         return float(live.count_BL().float().mean()) - 1 if live is not None else 0.0
 
     def begin_task(self) -> None:
-        """Forget what returns and advantages were like: they are no measure for another task."""
+        """Take nothing of what was learned from as a measure any more: best return and largest
+        advantages begin anew. The recent returns stay until episodes of the new task end; without
+        them memories would be pressed while it is learned (docs/experiments.md, Instruction).
+        """
         self.span_control = make_span_control(self.span_coef, self.target_live, self.use_by)
         self.advantage_scale = AdvantageScale()
 
@@ -273,11 +286,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         assert self._last_state is not None and self._tracker is not None
         self.logger.record("memory/bytes", state_bytes(self._last_state))
         self.logger.record("memory/span_coef", self.span_control.coef)
-        record_memory(self.logger, [aux for _, aux in seen])
-        record_lifetimes(self.logger, seen, self.policy.memory.ramp)
-        record_tallies(self.logger, self._tracker)
-        if (live := self._live(self._last_state)) is not None:
-            record_retention(self.logger, self._tracker, live)
+        live, ramp = self._live(self._last_state), self.policy.memory.ramp
+        record_rollout(self.logger, seen, self._tracker, live, ramp)
 
     def learn(
         self,
@@ -308,8 +318,14 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             raise
 
     def _rescued(self, error: NonFiniteError) -> NonFiniteError:
-        self.save(self.rescue_path)
-        return NonFiniteError(f"{error}. The model is saved in {self.rescue_path}")
+        """The error, with the place where the model is saved."""
+        try:
+            self.save(self.rescue_path)
+        except OSError as reason:
+            kept = f"The model could not be saved in {self.rescue_path}: {reason.strerror}"
+        else:
+            kept = f"The model is saved in {self.rescue_path}"
+        return type(error)(f"{error}. {kept}")
 
     def _setup_learn(
         self,
@@ -328,6 +344,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         )
         if fresh:
             assert self.env is not None
+            recent = () if reset_num_timesteps or self._returns is None else self._returns.recent
+            self._returns = EpisodeReturns(self.n_envs, recent)
             check_finite_observations(self._last_obs, self.num_timesteps)
             self._last_state = self.policy.initial_state(self.n_envs)
             self._last_marks = read_marks(self.env)
@@ -342,9 +360,18 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         self._random_state = RandomState.now(self.device)
         self.saved_by, self.checkpoint_format = self.algorithm, CHECKPOINT_FORMAT
         super().save(*args, **kwargs)
+        self._random_state = None  # for the file alone: this agent goes on as if never saved
 
     @classmethod
-    def load(cls, path: Any, *args: Any, **kwargs: Any) -> Any:
-        """SB3's `load`. Raises `CheckpointError`, with the reason, for other files."""
+    def load(cls, path: Any, env: Playable | None = None, *args: Any, **kwargs: Any) -> Any:
+        """SB3's `load`; `env` may be an id. What `kwargs` change is what the agent goes on with.
+
+        Raises: `CheckpointError`, with the reason, for other files; ValueError for options that the
+        network was made with.
+        """
         check_checkpoint(path, cls.algorithm)
-        return super().load(path, *args, **kwargs)
+        check_changes_on_load(kwargs)
+        model = super().load(path, playable_env(env, None, None), *args, **kwargs)
+        if kwargs.keys() & {"span_coef", "target_live", "use_by"}:
+            model.span_control = make_span_control(model.span_coef, model.target_live, model.use_by)
+        return model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +28,36 @@ class NonFiniteError(ValueError):
     """An observation, a reward or a loss is NaN or infinite."""
 
 
+class DivergedError(NonFiniteError):
+    """The weights themselves are lost."""
+
+
 class CheckpointError(ValueError):
     """A file is not a checkpoint this class can load."""
 
 
-def check_options(memory: str, n_steps: int, prediction_coef: float) -> None:
+BOUNDS: dict[str, tuple[float, float]] = {
+    "n_steps": (1, math.inf),
+    "gamma": (0, 1),
+    "gae_lambda": (0, 1),
+}
+"""Least and greatest value of options that SB3 takes unchecked."""
+
+
+def check_options(memory: str, prediction_coef: float, **options: float) -> None:
     """Raise ValueError for a memory that there is not, and for numbers out of bounds."""
     if memory not in MEMORIES:
         raise ValueError(f"unknown memory {memory!r}; known: {', '.join(MEMORIES)}")
-    if n_steps < 1:
-        raise ValueError(f"n_steps = {n_steps} is below 1; use 1 or more")
     if not 0 <= prediction_coef < math.inf:
         raise ValueError(
             f"prediction_coef = {prediction_coef} must be a number of at least 0; 0 predicts "
             "nothing"
         )
+    for name, (least, greatest) in BOUNDS.items():
+        value = options.get(name, least)
+        if not least <= value <= greatest:
+            upwards = "or more" if greatest == math.inf else f"to {greatest}"
+            raise ValueError(f"{name} = {value} is out of bounds; use {least} {upwards}")
 
 
 def check_advantage_options(
@@ -65,6 +80,15 @@ def check_advantage_options(
         raise ValueError(
             f"min_lr_share = {min_lr_share} needs normalize_advantage = True: without it the "
             "learning rate is the schedule's already; leave min_lr_share out"
+        )
+
+
+def check_changes_on_load(changes: Iterable[str]) -> None:
+    """Raise ValueError for options that `load` cannot change."""
+    if fixed := sorted({"memory", "memory_kwargs", "prediction_coef"} & set(changes)):
+        raise ValueError(
+            f"load cannot change {', '.join(fixed)}: the network was made with it. Leave it out, "
+            "or make a new agent and train it"
         )
 
 
@@ -113,12 +137,12 @@ def check_finite_gradient(
 
 
 def check_weights(policy: torch.nn.Module, n_steps: int) -> None:
-    """Raise NonFiniteError if the weights have diverged, so far that no output is finite."""
+    """Raise DivergedError if the weights have diverged, so far that no output is finite."""
     largest = max(
         weight.detach().abs().max().item() for weight in policy.parameters() if weight.numel()
     )
     if not largest < LARGEST_WEIGHT:
-        raise NonFiniteError(
+        raise DivergedError(
             f"the weights have diverged: the largest is {largest} at step {n_steps}; lower "
             "learning_rate or max_grad_norm"
         )
@@ -134,32 +158,43 @@ def check_checkpoint(path: Any, algorithm: str) -> None:
     if not file.exists():
         raise FileNotFoundError(f"there is no checkpoint {file}; train one or correct the path")
     advice = f"load a file written by {algorithm}.save"
+    data = _read_data(file, advice)
+    saved_by, saved_format = data.get("saved_by"), data.get("checkpoint_format")
+    if saved_by is None:
+        raise CheckpointError(f"{file} holds an agent of another kind, without memory; {advice}")
+    if saved_by != algorithm:
+        raise CheckpointError(
+            f"{file} was saved by {saved_by} and cannot be loaded by {algorithm}; use "
+            f"{saved_by}.load, or {advice}"
+        )
+    if saved_format != CHECKPOINT_FORMAT:
+        raise CheckpointError(
+            f"{file} has checkpoint_format = {saved_format}, this version of expire-span reads "
+            f"{CHECKPOINT_FORMAT}; load it with the version that saved it, or train anew"
+        )
+
+
+def _read_data(file: Path, advice: str) -> dict[str, Any]:
+    """What an SB3 algorithm's file says of the agent. Raises CheckpointError for other files."""
     if not zipfile.is_zipfile(file):
         raise CheckpointError(f"{file} is corrupt or no checkpoint: it is not a zip file; {advice}")
     with zipfile.ZipFile(file) as archive:
         broken = archive.testzip()
-        names = set(archive.namelist())
         if broken is not None:
             raise CheckpointError(f"{file} is corrupt: its part {broken!r} is damaged; {advice}")
-        missing = {"data", "policy.pth", "policy.optimizer.pth"} - names
+        missing = {"data", "policy.pth", "policy.optimizer.pth"} - set(archive.namelist())
         if missing:
             raise CheckpointError(
                 f"{file} is no checkpoint of an SB3 algorithm: {', '.join(sorted(missing))} is "
                 f"missing; {advice}"
             )
-        data = json.loads(archive.read("data"))
-        saved_by, saved_format = data.get("saved_by"), data.get("checkpoint_format")
-        if saved_by is None:
-            raise CheckpointError(
-                f"{file} holds an agent of another kind, without memory; {advice}"
-            )
-        if saved_by != algorithm:
-            raise CheckpointError(
-                f"{file} was saved by {saved_by} and cannot be loaded by {algorithm}; use "
-                f"{saved_by}.load, or {advice}"
-            )
-        if saved_format != CHECKPOINT_FORMAT:
-            raise CheckpointError(
-                f"{file} has checkpoint_format = {saved_format}, this version of expire-span reads "
-                f"{CHECKPOINT_FORMAT}; load it with the version that saved it, or train anew"
-            )
+        try:
+            data = json.loads(archive.read("data"))
+        except ValueError:
+            data = None
+    if not isinstance(data, dict):
+        raise CheckpointError(
+            f"{file} is no checkpoint of an SB3 algorithm: its part 'data' is no JSON object; "
+            f"{advice}"
+        )
+    return data

@@ -11,6 +11,22 @@ from .retention import RetentionTracker, tally_shares
 from .rollout import RolloutSegment
 
 
+def record_rollout(
+    logger: Logger,
+    seen: list[tuple[RolloutSegment, Aux]],
+    tracker: RetentionTracker,
+    live: LiveMemories | None,
+    ramp: float,
+) -> None:
+    """What the memory held during a rollout: `seen` is each minibatch of it and what `unroll` said,
+    `live` what is left at its end."""
+    record_memory(logger, [aux for _, aux in seen])
+    record_lifetimes(logger, seen, ramp)
+    record_tallies(logger, tracker)
+    if live is not None:
+        record_retention(logger, tracker, live)
+
+
 def record_memory(logger: Logger, auxes: list[Aux]) -> None:
     """Live memories and spans over a rollout, from what `unroll` said of each minibatch of it."""
     lives = [aux.live_BTL for aux in auxes if aux.live_BTL is not None]

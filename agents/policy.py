@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,6 +85,11 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
     ) -> None:
         if args:
             raise TypeError("MemoryActorCriticPolicy takes its options by name")
+        if unknown := kwargs.keys() - inspect.signature(ActorCriticPolicy).parameters.keys():
+            raise TypeError(
+                f"policy_kwargs has {', '.join(sorted(unknown))}, which there is not; size and "
+                "layers of the memory are in memory_kwargs={'width': 64, 'n_layers': 2}"
+            )
         if not share_features_extractor:
             raise ValueError(
                 "share_features_extractor = False is not supported: one memory serves the actor "
@@ -270,6 +276,21 @@ POLICY_ALIASES: dict[str, type[nn.Module]] = {
     "MultiInputPolicy": MemoryActorCriticPolicy,
 }
 """SB3's names. One class serves all three: `ObservationExtractor` goes by the space."""
+
+
+def policy_class(policy: str | type[MemoryActorCriticPolicy]) -> type[Any]:
+    """The class of a policy's name, for SB3 takes "MlpPolicy" for one that reads no Dict.
+
+    Raises ValueError for a name that there is not, as those of sb3-contrib's `RecurrentPPO`.
+    """
+    if not isinstance(policy, str):
+        return policy
+    if policy not in POLICY_ALIASES:
+        raise ValueError(
+            f"policy = {policy!r} is unknown; known: {', '.join(POLICY_ALIASES)}, which are the "
+            "same. Its memory is chosen by memory=, as in memory='lstm'"
+        )
+    return POLICY_ALIASES[policy]
 
 
 def _batch_size(state: State) -> int:

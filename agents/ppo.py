@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule, explained_variance
 
 from expire_span.memory import Aux
@@ -14,6 +14,7 @@ from .base import MemoryOnPolicyAlgorithm
 from .losses import entropy_loss, normalize, ppo_policy_loss, value_loss
 from .policy import MemoryActorCriticPolicy
 from .rollout import RolloutSegment
+from .vec_env import Playable
 
 FIGURES = (
     "policy_gradient_loss",
@@ -42,7 +43,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
     def __init__(
         self,
         policy: str | type[MemoryActorCriticPolicy] = "MlpPolicy",
-        env: GymEnv | str | None = None,
+        env: Playable | None = None,
         learning_rate: float | Schedule = 1e-3,
         n_steps: int = 128,
         batch_size: int | None = None,
@@ -61,6 +62,14 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
+        if not n_epochs >= 1:
+            raise ValueError(
+                f"n_epochs = {n_epochs} is below 1, and nothing is learned; use 1 or more"
+            )
+        if target_kl is not None and not target_kl > 0:
+            raise ValueError(
+                f"target_kl = {target_kl} must be above 0, or None for no bound on an update"
+            )
         self.batch_size = batch_size
         self.n_epochs = n_epochs
         self.clip_range = clip_range

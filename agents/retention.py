@@ -16,9 +16,20 @@ TALLIED_EPISODES = 100
 
 
 def episode_tallies(info: dict[str, Any]) -> dict[str, int]:
-    """What the environment counted in an episode, `info["tallies"]` of its last step, by name."""
+    """What the environment counted in an episode, `info["tallies"]` of its last step, by name.
+
+    Raises ValueError for what is no whole number.
+    """
     # the vector form leaves masks beside the counts
-    return {k: int(v) for k, v in info.get("tallies", {}).items() if not k.startswith("_")}
+    tallies = {k: v for k, v in info.get("tallies", {}).items() if not k.startswith("_")}
+    for name, count in tallies.items():
+        is_whole = isinstance(count, float) and count.is_integer()
+        if not is_whole and not isinstance(count, int | np.integer):
+            raise ValueError(
+                f'info["tallies"] has {name} = {count!r}, which must be a whole number; of an '
+                f"amount, count its parts and give the whole as {name}_of"
+            )
+    return {name: int(count) for name, count in tallies.items()}
 
 
 def tally_shares(episodes: Collection[dict[str, int]]) -> dict[str, float]:
@@ -47,6 +58,8 @@ class RetentionTracker:
         self.cue_steps: list[dict[int, list[int]]] = [{} for _ in range(n_envs)]
         self.decisions = 0
         self.recalled = 0
+        self.marked = False
+        """Whether the environments mark anything."""
         self.episodes: deque[dict[str, int]] = deque(maxlen=TALLIED_EPISODES)
 
     def observe(
@@ -60,6 +73,7 @@ class RetentionTracker:
         self.step_B = np.where(starts_B, 0, self.step_B + 1)
         for i in np.flatnonzero(starts_B):
             self.cue_steps[i] = {}
+        self.marked = self.marked or bool((cue_B >= 0).any() or (decision_B >= 0).any())
         for i in np.flatnonzero(cue_B >= 0):
             self.cue_steps[i].setdefault(int(cue_B[i]), []).append(int(self.step_B[i]))
         if live is None:
@@ -82,7 +96,10 @@ class RetentionTracker:
         return recall
 
     def precision(self, live: LiveMemories) -> float | None:
-        """Share of the memories now live, the present step aside, that are cues of the episode."""
+        """Share of the memories now live, the present step aside, that are cues of the episode;
+        None where nothing is ever marked."""
+        if not self.marked:
+            return None
         age_BLS = live.age_BLS.cpu().numpy()
         past_BLS = np.isfinite(age_BLS) & (age_BLS > 0)
         cues = 0

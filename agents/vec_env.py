@@ -31,6 +31,8 @@ from stable_baselines3.common.vec_env.base_vec_env import (
 from .extractors import check_action_space, check_space
 
 Info = dict[str, Any]
+Playable = GymEnv | VectorEnv[Any, Any, Any] | str
+"""What an agent takes as its environments: SB3's kinds, gymnasium's vector environments, an id."""
 
 DEFAULT_N_ENVS = 16
 """Environments made for an agent that is given an id and no number."""
@@ -230,13 +232,38 @@ def read_marks(
     else:
         rows = [reset_infos[i] if done else infos[i] for i, done in enumerate(dones)]
     marks = [row.get("memory", {}) for row in rows]
-    cue_B = np.array([mark.get("cue", -1) for mark in marks], np.int64)
-    decision_B = np.array([mark.get("decision", -1) for mark in marks], np.int64)
+    try:
+        cue_B = np.array([mark.get("cue", -1) for mark in marks], np.int64)
+        decision_B = np.array([mark.get("decision", -1) for mark in marks], np.int64)
+    except (AttributeError, TypeError, ValueError):
+        raise _wrong_mark(marks) from None
+    if infos is None and any(mark.keys() - {"cue", "decision"} for mark in marks):
+        raise _wrong_mark(marks)
     return cue_B, decision_B
 
 
-def playable_env(env: GymEnv | str | None, n_envs: int | None, seed: int | None) -> GymEnv | None:
-    """The environments of an id, or those given, if an agent with memory can play them."""
+def _wrong_mark(marks: Sequence[Any]) -> ValueError:
+    """Of the marks, the first that is none."""
+
+    def is_mark(mark: Any) -> bool:
+        return isinstance(mark, dict) and all(
+            key in ("cue", "decision") and isinstance(number, int | np.integer)
+            for key, number in mark.items()
+        )
+
+    i, mark = next((i, mark) for i, mark in enumerate(marks) if not is_mark(mark))
+    return ValueError(
+        f'info["memory"] = {mark!r} of environment {i} marks nothing: it must be '
+        '{"cue": k, "decision": j} with whole numbers, -1 for neither. An environment that uses '
+        "the entry for something else needs a wrapper that renames it"
+    )
+
+
+def playable_env(env: Playable | None, n_envs: int | None, seed: int | None) -> GymEnv | None:
+    """The environments of an id, or those given, if an agent with memory can play them. A vector
+    environment of gymnasium's is taken as `GymnasiumVecEnv`."""
+    if isinstance(env, VectorEnv):
+        env = VecMonitor(GymnasiumVecEnv(env))
     if isinstance(env, str):
         env = make_vec_env(env, DEFAULT_N_ENVS if n_envs is None else n_envs, seed=seed)
     elif n_envs is not None:
@@ -310,10 +337,17 @@ def _find_spec(env_id: str) -> EnvSpec:
     if not module and name.startswith("MiniGrid-"):
         module = "minigrid"
     if module:
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"env_id = {env_id!r} is of a module that cannot be imported: {error}; install it, "
+                "or set PYTHONPATH to the folder it lies in"
+            ) from error
     spec = gym.registry.get(name)
     if spec is None:
-        near = difflib.get_close_matches(name, gym.registry, n=3)
+        own = [i for i, s in gym.registry.items() if module and _is_of(s, module)]
+        near = difflib.get_close_matches(name, own or gym.registry, n=3) or own
         raise ValueError(
             f"env_id = {env_id!r} is not registered; "
             + (f"near it: {', '.join(near)}. " if near else "nothing is near it. ")
@@ -321,6 +355,13 @@ def _find_spec(env_id: str) -> EnvSpec:
             "yet needs its module in the id, as in 'expire_span.envs:ExpireSpan/Corridor-v0'"
         )
     return spec
+
+
+def _is_of(spec: EnvSpec, module: str) -> bool:
+    """Whether the class of an environment lies in a module."""
+    entry = spec.entry_point
+    lies_in = entry if isinstance(entry, str) else getattr(entry, "__module__", "")
+    return lies_in.startswith(module)
 
 
 def _make_single(

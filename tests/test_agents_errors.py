@@ -171,6 +171,19 @@ def test_weights_that_diverge_stop_training_by_name_with_the_model_saved(
     assert (tmp_path / "saved.zip").exists()
 
 
+def test_an_error_is_not_hidden_by_a_disk_that_takes_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = MemoryPPO("MlpPolicy", spoiled_envs("reward", at=25), n_steps=T, **SMALL)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model, "save", full)
+    with pytest.raises(NonFiniteError, match=r"reward = nan .* could not be saved.*No space left"):
+        model.learn(10 * B * T)
+
+
 # checkpoints
 
 
@@ -251,6 +264,25 @@ def test_environments_that_do_not_fit_a_checkpoint_are_refused(tmp_path: Path) -
         MemoryPPO.load(tmp_path / "model", env=make_vec_env("Pendulum-v1", 2))
 
 
+@pytest.mark.parametrize("data", [b"[]", b"no JSON"])
+def test_a_zip_file_whose_data_is_of_another_kind_is_refused(data: bytes, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
+        for name in ("data", "policy.pth", "policy.optimizer.pth"):
+            archive.writestr(name, data)
+    with pytest.raises(CheckpointError, match="its part 'data' is no JSON object"):
+        MemoryPPO.load(tmp_path / "model")
+
+
+def test_loading_changes_what_it_can_and_refuses_the_rest(tmp_path: Path) -> None:
+    small().save(tmp_path / "model")
+    loaded = MemoryPPO.load(tmp_path / "model", env="CartPole-v1", use_by="influence")
+    assert loaded.n_envs == 16 and loaded.span_control.use_by == "influence"
+    with pytest.raises(ValueError, match="span_coef = -3 must be"):
+        MemoryPPO.load(tmp_path / "model", span_coef=-3)
+    with pytest.raises(ValueError, match="load cannot change memory, memory_kwargs: the network"):
+        MemoryPPO.load(tmp_path / "model", memory="lstm", memory_kwargs={})
+
+
 # names and numbers
 
 
@@ -262,8 +294,14 @@ def test_unknown_names_list_the_known_ones(algorithm: Any) -> None:
         small(algorithm, memory_kwargs={"maxspan": 9})
     with pytest.raises(ValueError, match=r"'CartPole-v9' is not registered.*CartPole-v1"):
         algorithm("MlpPolicy", "CartPole-v9")
-    with pytest.raises(ValueError, match="Policy MlpLstmPolicy unknown"):
+    with pytest.raises(ValueError, match=r"'MlpLstmPolicy' is unknown.*MlpPolicy.*memory='lstm'"):
         algorithm("MlpLstmPolicy", "CartPole-v1")
+    with pytest.raises(TypeError, match=r"lstm_hidden_size.*memory_kwargs=\{'width'"):
+        small(algorithm, policy_kwargs={"lstm_hidden_size": 64})
+    with pytest.raises(ValueError, match="'nomod:X-v0' is of a module that cannot be imported"):
+        algorithm("MlpPolicy", "nomod:X-v0")
+    with pytest.raises(ValueError, match=r"Coridor-v0' is not registered; near it: \S*Corridor-v0"):
+        algorithm("MlpPolicy", "expire_span.envs:ExpireSpan/Coridor-v0")
     with pytest.raises(TypeError, match="memry"):
         small(algorithm, memry="gru")
 
@@ -283,7 +321,11 @@ def test_unknown_names_list_the_known_ones(algorithm: Any) -> None:
         ({"policy_kwargs": {"share_features_extractor": False}}, "is not supported.*net_arch"),
         ({"n_envs": 0}, "n_envs = 0 is below 1"),
         ({"span_coef": float("inf")}, "span_coef = inf"),
-        ({"n_steps": 0}, "n_steps = 0"),
+        ({"n_steps": 0}, "n_steps = 0 is out of bounds; use 1 or more"),
+        ({"n_epochs": 0}, "n_epochs = 0 is below 1"),
+        ({"target_kl": -1.0}, "target_kl = -1.0 must be above 0"),
+        ({"gamma": 1.5}, "gamma = 1.5 is out of bounds; use 0 to 1"),
+        ({"gae_lambda": -0.1}, "gae_lambda = -0.1 is out of bounds"),
     ],
 )
 def test_numbers_out_of_bounds_are_named(kwargs: dict[str, Any], message: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from gymnasium import spaces
 
 from expire_span.agents import MemoryPPO, extractors, make_vec_env
-from expire_span.agents.extractors import SymbolEmbedding
+from expire_span.agents.extractors import ObservationExtractor, SymbolEmbedding
 
 
 def test_symbols_share_a_vector_over_all_places_of_their_kind() -> None:
@@ -28,21 +28,25 @@ def test_symbols_share_a_vector_over_all_places_of_their_kind() -> None:
 def test_a_picture_shares_vectors_by_channel_as_sb3_hands_it_over(size: int) -> None:
     env = make_vec_env("MiniGrid-Empty-5x5-v0", 1, seed=0, env_kwargs={"agent_view_size": size})
     model = MemoryPPO("MlpPolicy", env, memory_kwargs={"width": 16})
-    space = model.policy.observation_space
-    assert space.shape == ((3, 7, 7) if size == 7 else (3, 3, 3))  # SB3 leaves the latter
+    shape = model.policy.observation_space.shape
+    assert shape == ((3, 7, 7) if size == 7 else (3, 3, 3))  # SB3 leaves the latter
     channel = 0 if size == 7 else 2
-    embedding = model.policy.features_extractor.encoders["observation"]
+    extractor = model.policy.features_extractor
+    assert isinstance(extractor, ObservationExtractor)
+    embedding = extractor.encoders["observation"]
+    assert isinstance(embedding, SymbolEmbedding)
     assert embedding.anywhere.shape == (3 * extractors.IMAGE_SYMBOLS, 64)
     with torch.no_grad():
         embedding.at_place.zero_()
         embedding.anywhere.normal_()
 
     def read(value: int, *place: int) -> torch.Tensor:
-        seen = torch.zeros(1, *space.shape)
+        seen = torch.zeros(1, *shape)
         where = list(place[:-1])
         where.insert(channel, place[-1])
         seen[(0, *where)] = value
-        return embedding(seen.to(model.device))
+        vector: torch.Tensor = embedding(seen.to(model.device))
+        return vector
 
     ball = read(6, 1, 2, 0)
     torch.testing.assert_close(read(6, 2, 0, 0), ball)

@@ -311,6 +311,21 @@ def test_saving_loading_and_learning_on_equals_never_having_stopped(
     assert loaded.span_control == never_stopped.span_control and loaded.span_control.coef > 0
 
 
+def test_saving_leaves_the_run_as_it_was(tmp_path: Path) -> None:
+    runs = []
+    for save in (False, True):
+        model = fresh_model(MemoryPPO)
+        model.learn(2 * B * T)
+        if save:
+            model.save(tmp_path / "model")
+        model.policy.act(  # draws random numbers
+            torch.zeros(B, 3), model.policy.initial_state(B), torch.ones(B, dtype=torch.bool)
+        )
+        model.learn(2 * B * T, reset_num_timesteps=False)
+        runs.append(parameters(model))
+    assert_equal(*runs)
+
+
 def test_loading_with_another_environment_starts_its_episodes_afresh(tmp_path: Path) -> None:
     model = fresh_model(MemoryPPO)
     model.learn(2 * B * T)

@@ -1,0 +1,162 @@
+"""Environments as others make them: without a Monitor, with whole rewards, with own marks.
+
+B environments, T steps of a rollout, N steps of an episode.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
+
+from expire_span.agents import GymnasiumVecEnv, MemoryPPO
+
+B, T, N = 4, 16, 5
+SMALL: dict[str, Any] = {"memory_kwargs": {"width": 16}, "n_steps": T, "seed": 0}
+BOX = spaces.Box(-1, 1, (3,), np.float32)
+
+
+class Foreign(gym.Env[Any, Any]):
+    """Random observations; episodes of N steps that are cut, with what `last` says at their end."""
+
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, space: spaces.Space[Any] = BOX, mark: Any = None, **last: Any) -> None:
+        self.observation_space = space
+        self.info = {} if mark is None else {"memory": mark}
+        self.last = last
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.taken = 0
+        return self.observation_space.sample(), dict(self.info)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.taken += 1
+        ends = self.taken == N
+        info = self.info | (self.last if ends else {})
+        return self.observation_space.sample(), 1, False, ends, info
+
+
+def foreign(*args: Any, **kwargs: Any) -> DummyVecEnv:
+    return DummyVecEnv([lambda: Foreign(*args, **kwargs)] * B)
+
+
+class WholeRewards(DummyVecEnv):
+    """Hands rewards out as `SubprocVecEnv` does, in the type they came in."""
+
+    def step_wait(self) -> VecEnvStepReturn:
+        obs, rewards, dones, infos = super().step_wait()
+        self.given = rewards.astype(np.int64)
+        return obs, self.given, dones, infos
+
+
+class Coefs(BaseCallback):
+    """The pressure on spans, rollout by rollout."""
+
+    def _on_training_start(self) -> None:
+        self.coefs: list[float] = []
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        assert isinstance(self.model, MemoryPPO)
+        self.coefs.append(self.model.span_control.coef)
+
+
+@pytest.mark.parametrize("stats_window_size", [10, 100])
+@pytest.mark.parametrize("monitored", [True, False])
+def test_memories_are_pressed_with_and_without_a_monitor(
+    monitored: bool, stats_window_size: int
+) -> None:
+    env: VecEnv = VecMonitor(foreign()) if monitored else foreign()
+    coefs = Coefs()
+    model = MemoryPPO("MlpPolicy", env, stats_window_size=stats_window_size, **SMALL)
+    model.learn(5 * B * T, callback=coefs)
+    assert coefs.coefs[0] == 0 and coefs.coefs[-1] > 0  # after 20 episodes
+    assert model._returns is not None and set(model._returns.recent) == {float(N)}
+
+
+def test_whole_rewards_are_learned_from_and_left_as_they_are() -> None:
+    env = WholeRewards([lambda: Foreign()] * B)
+    model = MemoryPPO("MlpPolicy", env, **SMALL)
+    with torch.no_grad():
+        model.policy.value_net.weight.zero_()
+        model.policy.value_net.bias.fill_(3.0)
+    model.learn(B * T)
+    cut = 1 + model.gamma * 3
+    assert model.rollout_buffer.rewards[N - 1].tolist() == pytest.approx([cut] * B)
+    assert env.given.tolist() == [1] * B
+
+
+class StopAtTheEnd(BaseCallback):
+    """Stops at the step that ends the first episodes."""
+
+    def _on_step(self) -> bool:
+        return self.n_calls < N
+
+
+def test_an_episode_that_ends_as_a_callback_stops_is_not_remembered_in_the_next() -> None:
+    model = MemoryPPO("MlpPolicy", foreign(), **SMALL)
+    model.learn(B * T, callback=StopAtTheEnd())
+    assert model.num_timesteps == B * N
+    assert model._last_episode_starts is not None and model._last_episode_starts.all()
+    model.learn(B * T, reset_num_timesteps=False)
+    assert model.rollout_buffer.episode_starts[0].tolist() == [1] * B
+    assert model.rollout_buffer.episode_starts[N].tolist() == [1] * B
+
+
+def test_a_dict_is_read_under_any_name_of_the_policy() -> None:
+    env = foreign(spaces.Dict({"place": BOX, "kind": spaces.Discrete(3)}))
+    model = MemoryPPO("MlpPolicy", env, **SMALL)
+    assert model.learn(B * T).num_timesteps == B * T
+
+
+def test_a_vector_environment_of_gymnasium_is_taken() -> None:
+    native = gym.make_vec("expire_span.envs:ExpireSpan/Corridor-v0", B)
+    model = MemoryPPO("MlpPolicy", native, **SMALL)
+    env = model.get_env()
+    assert env is not None and isinstance(env.unwrapped, GymnasiumVecEnv)
+    assert model.learn(B * T).num_timesteps == B * T
+    late = gym.make_vec(
+        "CartPole-v1", B, "sync", vector_kwargs={"autoreset_mode": AutoresetMode.NEXT_STEP}
+    )
+    with pytest.raises(ValueError, match=r"SB3 needs AutoresetMode\.SAME_STEP"):
+        MemoryPPO("MlpPolicy", late, **SMALL)
+
+
+@pytest.mark.parametrize(
+    "mark", [3, {"cue": "red", "decision": -1}, {"cue": None}, {"Cue": 1, "decision": 1}]
+)
+def test_marks_that_mark_nothing_are_named(mark: Any) -> None:
+    model = MemoryPPO("MlpPolicy", foreign(mark=mark), **SMALL)
+    with pytest.raises(ValueError, match=r'info\["memory"\] = .* of environment 0 marks nothing'):
+        model.learn(B * T)
+
+
+@pytest.mark.parametrize("count", [0.75, "x"])
+def test_tallies_that_are_no_whole_numbers_are_named(count: Any) -> None:
+    model = MemoryPPO("MlpPolicy", foreign(tallies={"apples": count}), **SMALL)
+    with pytest.raises(ValueError, match=f"apples = {count!r}, which must be a whole number"):
+        model.learn(B * T)
+
+
+def test_without_marks_nothing_is_said_of_their_precision() -> None:
+    logged: set[str] = set()
+
+    class Keys(BaseCallback):
+        def _on_step(self) -> bool:
+            logged.update(self.logger.name_to_value)
+            return True
+
+    MemoryPPO("MlpPolicy", foreign(), **SMALL).learn(3 * B * T, callback=Keys())
+    assert "memory/live_mean" in logged and "retention/precision" not in logged
