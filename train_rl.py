@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from expire_span.agents import NonFiniteError
+from expire_span.agents import DivergedError, NonFiniteError
 from expire_span.training import session as run
 from expire_span.training.arguments import UserError, parse
 from expire_span.training.interruption import Interruption
@@ -47,23 +47,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(session: run.Session) -> int:
-    """Learn, save, evaluate, show. Whatever ends learning, the model is saved."""
+    """Learn, save, evaluate, show. Whatever ends learning, the model is saved, unless its weights
+    have diverged."""
     if session.finished:
         _say(f"all {session.config.total_timesteps} steps are done; evaluating the agent again")
         return _evaluate(session, session.directory.model)
-    error: NonFiniteError | None = None
+    error: BaseException | None = None
     interruption = Interruption()
     try:
         with interruption:
             run.learn(session, [interruption], _say)
-    except NonFiniteError as raised:
+    except DivergedError as lost:  # the last save is better than what is left of the agent
+        return _fail(FAILED, str(lost))
+    except BaseException as raised:
         error = raised
-    finally:
-        saved = session.directory.save_model(session.model)
-        if elsewhere := saved != session.directory.model:
-            _say(f"{session.directory.path} takes no more files; the model is saved in {saved}")
-    if error is not None:
+    saved = session.directory.save_model(session.model)
+    if elsewhere := saved != session.directory.model:
+        _say(f"{session.directory.path} takes no more files; the model is saved in {saved}")
+    if isinstance(error, NonFiniteError):
         return _fail(FAILED, str(error))
+    if error is not None:
+        _say(
+            f"training failed at step {session.model.num_timesteps}; the model is saved in {saved}"
+        )
+        raise error
     if interruption.signal is not None:
         _say(
             f"\nstopped at step {session.model.num_timesteps} of {session.config.total_timesteps}. "

@@ -7,13 +7,14 @@ model.learn(300_000, progress_bar=True)
 
 from .a2c import MemoryA2C
 from .base import MemoryOnPolicyAlgorithm
-from .checks import CheckpointError, NonFiniteError
+from .checks import CheckpointError, DivergedError, NonFiniteError
 from .policy import MemoryActorCriticPolicy
 from .ppo import MemoryPPO
 from .vec_env import GymnasiumVecEnv, make_vec_env
 
 __all__ = [
     "CheckpointError",
+    "DivergedError",
     "GymnasiumVecEnv",
     "MemoryA2C",
     "MemoryActorCriticPolicy",

@@ -22,6 +22,7 @@ from .advantage_scale import LEAST_SHARE, AdvantageScale
 from .checks import (
     BOUNDS,
     CHECKPOINT_FORMAT,
+    DivergedError,
     NonFiniteError,
     check_advantage_options,
     check_changes_on_load,
@@ -308,12 +309,12 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
                 reset_num_timesteps,
                 progress_bar,
             )
-        except NonFiniteError as error:
-            raise self._rescued(error) from None
-        except (ValueError, RuntimeError):  # torch's, for logits that are not finite
+        except (ValueError, RuntimeError) as error:  # torch's, for logits that are not finite
             try:
                 check_weights(self.policy, self.num_timesteps)
-            except NonFiniteError as error:
+            except DivergedError as lost:
+                raise self._rescued(lost) from None
+            if isinstance(error, NonFiniteError):
                 raise self._rescued(error) from None
             raise
 

@@ -174,9 +174,10 @@ def check_counts(owner: str, **values: int) -> None:
 def check_initial_span(owner: str, initial_span: float, max_span: float) -> None:
     """Raise ValueError unless `initial_span` is a fraction of `max_span`, neither none nor all."""
     if not 0 < initial_span < 1:
+        steps = max(1.0, initial_span)
         raise ValueError(
             f"{owner}: initial_span = {initial_span} must lie between 0 and 1: it is a fraction of "
-            f"max_span, for {initial_span:g} steps use {min(initial_span / max_span, 0.5):g}"
+            f"max_span, for {steps:g} steps use {min(steps / max_span, 0.5):g}"
         )
 
 

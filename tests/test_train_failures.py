@@ -10,15 +10,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
 
 from expire_span.agents import MemoryPPO
 from expire_span.agents.checks import NonFiniteError
-from expire_span.train_rl import main
-from expire_span.training import run_directory
+from expire_span.train_rl import _train, main
+from expire_span.training import metrics_csv, run_directory
+from expire_span.training.arguments import parse
 from expire_span.training.metrics_csv import STEPS, MetricsCsv, read_metrics
 from expire_span.training.run_directory import SaveCheckpoints
+from expire_span.training.session import close, open_session
+from expire_span.training.whole_file import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 CORRIDOR = ["--env-kwargs", "min_length=4", "max_length=8"]
@@ -77,8 +82,27 @@ def test_values_that_are_not_finite_end_training_with_the_model_saved(
     assert MemoryPPO.load(run_dir / "rescued_model.zip").num_timesteps == 256
 
 
+def test_weights_that_diverged_leave_the_last_save(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    options = ["--run-dir", str(run_dir), "--total-timesteps", "512"]
+    assert main([*CORRIDOR, *QUICK, *SMALL, *options]) == 0
+    saved = (run_dir / "model.zip").read_bytes()
+    model = MemoryPPO.load(run_dir / "model.zip")
+    config = parse(["--resume", str(run_dir), "--total-timesteps", "1024"])
+    session = open_session(config, [], warnings_are_errors)
+    with torch.no_grad():
+        session.model.policy.value_net.weight.fill_(1e30)
+    assert _train(session) == 1
+    close(session)
+    assert "the weights have diverged" in capsys.readouterr().err
+    assert (run_dir / "model.zip").read_bytes() == saved and model.num_timesteps == 512
+    assert (run_dir / "rescued_model.zip").exists()
+
+
 def test_an_error_of_the_environment_loses_nothing_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(self: MemoryPPO) -> None:
         raise ZeroDivisionError
@@ -86,15 +110,19 @@ def test_an_error_of_the_environment_loses_nothing_trained(
     monkeypatch.setattr(MemoryPPO, "train", fail)
     with pytest.raises(ZeroDivisionError):
         main([*CORRIDOR, *QUICK, *SMALL, "--run-dir", str(tmp_path / "run")])
+    said = f"training failed at step 256; the model is saved in {tmp_path / 'run' / 'model.zip'}"
+    assert said in capsys.readouterr().err
     assert MemoryPPO.load(tmp_path / "run" / "model.zip").num_timesteps == 256
 
 
 class FullDisk:
-    """Stands in for `run_directory._write_whole`: after `room` files the disk is full."""
+    """Stands in for `write_whole`: after `room` files of a module the disk is full."""
 
-    def __init__(self, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.room, self.write = room, run_directory._write_whole
-        monkeypatch.setattr(run_directory, "_write_whole", self)
+    def __init__(
+        self, room: int, monkeypatch: pytest.MonkeyPatch, module: ModuleType = run_directory
+    ) -> None:
+        self.room, self.write = room, write_whole
+        monkeypatch.setattr(module, "write_whole", self)
 
     def __call__(self, path: Path, content: bytes) -> None:
         self.room -= 1
@@ -121,11 +149,11 @@ def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None
     script = """
 import resource, signal, sys
 from pathlib import Path
-from expire_span.training.run_directory import _write_whole
+from expire_span.training.whole_file import write_whole
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
-    _write_whole(Path(sys.argv[1]), bytes(5000))
+    write_whole(Path(sys.argv[1]), bytes(5000))
 except OSError as error:
     print(error.strerror)
 """
@@ -140,14 +168,12 @@ except OSError as error:
 def test_without_room_in_the_run_directory_the_model_goes_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write = run_directory._write_whole
-
     def full(path: Path, content: bytes) -> None:
         if path == tmp_path / "run" / "model.zip":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(path, content)
+        write_whole(path, content)
 
-    monkeypatch.setattr(run_directory, "_write_whole", full)
+    monkeypatch.setattr(run_directory, "write_whole", full)
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     assert main([*CORRIDOR, *QUICK, *SMALL, "--run-dir", str(tmp_path / "run")]) == 1
     assert f"saved in {tmp_path / 'run-model.zip'}" in capsys.readouterr().err
@@ -171,6 +197,34 @@ def test_metrics_survive_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None
             *(["1", "1.0", ""], ["2", "2.0", ""], ["3", "3.0", "4.0"], ["4", "", "6.0"]),
         ]
     assert read_metrics(folder / "metrics.csv", until=1) == [{STEPS: 1.0, "a": 1.0}]
+
+
+def test_metrics_cut_off_in_a_line_are_read_without_it_and_written_anew(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    metrics = MetricsCsv(path, [], warnings_are_errors)
+    for step in (1, 2):
+        metrics.write({"a": 0.125}, {"a": ()}, step)
+    metrics.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"3,1.23e-")
+    rows = read_metrics(path)
+    assert rows == [{STEPS: 1.0, "a": 0.125}, {STEPS: 2.0, "a": 0.125}]
+
+
+def test_metrics_on_disk_stay_while_they_cannot_be_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    path = tmp_path / "metrics.csv"
+    metrics = MetricsCsv(path, [], warnings.append)
+    metrics.write({"a": 1.0}, {"a": ()}, step=1)
+    before = path.read_bytes()
+    disk = FullDisk(0, monkeypatch, metrics_csv)
+    metrics.write({"b": 2.0}, {"b": ()}, step=2)
+    assert path.read_bytes() == before and len(warnings) == 1
+    disk.room = 1
+    metrics.close()
+    assert read_metrics(path) == [{STEPS: 1.0, "a": 1.0}, {STEPS: 2.0, "b": 2.0}]
 
 
 def test_checkpoints_are_saved_at_the_interval(

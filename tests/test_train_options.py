@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from stable_baselines3.common.utils import FloatSchedule
 
@@ -21,6 +22,8 @@ from expire_span.train_rl import main
 from expire_span.training import ALGORITHMS, PRESETS, UserError, parse
 from expire_span.training.arguments import as_sections
 from expire_span.training.config import TrainConfig
+
+CUDA = torch.cuda.is_available()
 
 
 @pytest.mark.parametrize("algo,memory", list(product(ALGORITHMS, MEMORIES)))
@@ -156,6 +159,9 @@ def test_options_survive_the_way_through_config_yaml(tmp_path: Path) -> None:
         ),
         (["--width", "10", "--n-heads", "4"], ["width"]),
         (["--device", "abacus"], ["abacus"]),
+        *([(["--device", "cuda"], ["device = cuda"])] * (not CUDA)),
+        (["--target-kl", "-1"], ["target_kl = -1.0 must be above 0"]),
+        (["--initial-span", "0"], ["initial_span = 0", "1 steps use 0.0"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml", "config.yaml of an earlier run"]),
         (["--resume", "nowhere"], ["nowhere"]),
         (["--config", "a", "--resume", "b"], ["give one of them"]),

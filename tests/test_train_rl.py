@@ -100,6 +100,24 @@ def test_resume_goes_on_where_the_run_stopped(tmp_path: Path) -> None:
     assert after[: len(before)] == before
     assert [row[STEPS] for row in after[len(before) :]] == [1280, 1536, 1792, 2048, 2048]
     assert json.loads((run_dir / "evaluation.json").read_text())["env_steps"] == 2048
+    config = yaml.safe_load((run_dir / "config.yaml").read_text())
+    assert config["run"]["total_timesteps"] == 2048 and config["run"]["run_dir"] == str(run_dir)
+    assert [session["command"] for session in config["resumed"]] == [
+        f"python train_rl.py --resume {run_dir} --total-timesteps 2048"
+    ]
+    assert parse(["--resume", str(run_dir)]).total_timesteps == 2048
+    assert parse(["--config", str(run_dir / "config.yaml")]).total_timesteps == 2048
+
+
+def test_an_agent_of_another_run_is_refused(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    options = ["--n-envs", "2", "--total-timesteps", "128", "--run-dir", str(run_dir)]
+    assert main([*CORRIDOR, *QUICK, *SMALL, *options]) == 0
+    shutil.copy(finished / "model.zip", run_dir)
+    assert main(["--resume", str(run_dir), "--total-timesteps", "4096"]) == 2
+    assert "was saved with n_envs = 4, and" in capsys.readouterr().err
 
 
 def test_resuming_a_finished_run_evaluates_it_again(

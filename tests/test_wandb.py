@@ -102,9 +102,13 @@ def test_online_without_an_account_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(**settings: Any) -> None:
+        (Path(settings["dir"]) / "wandb").mkdir()
         raise wandb.errors.UsageError("api_key not configured (no-tty)")
 
     monkeypatch.setattr(wandb, "init", refuse)
     assert main([*QUICK, "--wandb", "online", "--run-dir", str(tmp_path / "run")]) == 2
     assert "--wandb offline" in capsys.readouterr().err
+    monkeypatch.undo()
+    again = ["--wandb", "disabled", "--total-timesteps", "256", "--run-dir", str(tmp_path / "run")]
+    assert main([*QUICK, *again]) == 0
     assert wandb_log.WandbLog.__doc__

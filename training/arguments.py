@@ -189,5 +189,6 @@ def _refuse_changes(saved: AnyConfig, config: AnyConfig) -> None:
                 raise UserError(
                     f"{name} = {value} differs from {before[section][name]}, with which the run "
                     f"was trained; --resume can change {', '.join(CHANGEABLE_ON_RESUME)} only. "
-                    f"Begin a new run with --config {config.resume}/config.yaml instead"
+                    f"Begin a new run instead with --config {config.resume}/config.yaml, and with "
+                    f"--weights-from {config.resume} if it is to have what was learned"
                 )

@@ -62,6 +62,11 @@ def go_on(config: AnyConfig, directory: RunDirectory) -> Beginning:
     seed = fresh_seed(config.seed, TRAINING_STREAM, model.num_timesteps)
     torch.manual_seed(seed)
     vec_env.seed(seed)
+    if model.n_envs != vec_env.num_envs:
+        raise UserError(
+            f"{directory.model} was saved with n_envs = {model.n_envs}, and {directory.config} "
+            f"says {vec_env.num_envs}: they are of different runs"
+        )
     model.set_env(vec_env)
     return Beginning(directory, model, rows, stage)
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
+import torch
 import tyro
 import yaml
 from stable_baselines3.common.utils import LinearSchedule
@@ -322,6 +323,10 @@ class TrainConfig(Generic[Algorithm, MemoryOptions]):
             raise ValueError(
                 f"curriculum_steps = {steps} are for {len(steps)} stages, and curriculum has "
                 f"{len(self.curriculum)}; give one number for each, or one for all"
+            )
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(
+                f"device = {self.device}, and PyTorch finds no GPU here; use cpu or auto"
             )
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed = {self.seed} is out of bounds; use 0 to {2**32 - 1}")

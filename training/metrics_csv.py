@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
 from stable_baselines3.common.logger import KVWriter, filter_excluded_keys
+
+from .whole_file import write_whole
 
 STEPS = "time/total_timesteps"
 """The key that every line has: environment steps taken so far."""
@@ -29,6 +33,7 @@ class MetricsCsv(KVWriter):
         self.path, self.rows, self.warn = path, rows, warn
         self.keys = list(dict.fromkeys(key for row in rows for key in row))
         self._file: TextIO | None = None
+        self._lacks_lines = False
 
     def write(
         self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0
@@ -47,18 +52,23 @@ class MetricsCsv(KVWriter):
         except OSError as error:
             self.warn(f"cannot write {self.path}: {error.strerror}; its lines are kept in memory")
             self.warn = lambda _: None
-            self._file = None
+            self._file, self._lacks_lines = None, True
 
     def _write_all(self) -> None:
-        self.close()
-        self._file = self.path.open("w", newline="")
-        writer = csv.DictWriter(self._file, self.keys)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.keys)
         writer.writeheader()
         writer.writerows(self.rows)
-        self._file.flush()
+        write_whole(self.path, text.getvalue().encode())
+        if self._file is not None:
+            self._file.close()
+        self._file, self._lacks_lines = self.path.open("a", newline=""), False
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file. Lines that could not be written are tried once more."""
+        if self._lacks_lines:
+            with contextlib.suppress(OSError):
+                self._write_all()
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -67,12 +77,13 @@ class MetricsCsv(KVWriter):
 def read_metrics(path: Path, until: float = float("inf")) -> list[Row]:
     """The lines of a metrics.csv as numbers, cells that are empty left out, up to step `until`.
 
-    No lines if there is no file.
+    No lines if there is no file. A last line that was cut off, as by a full disk, is left out.
     """
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        rows = [
-            {key: float(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file)
-        ]
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1].splitlines()
+    rows = [
+        {key: float(cell) for key, cell in row.items() if cell} for row in csv.DictReader(whole)
+    ]
     return [row for row in rows if row[STEPS] <= until]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import platform
 import shlex
 import subprocess
@@ -29,8 +28,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from expire_span.agents.base import MemoryOnPolicyAlgorithm
 
-from .arguments import UserError, as_sections
+from .arguments import CHANGEABLE_ON_RESUME, UserError, as_sections
 from .config import AnyConfig
+from .whole_file import write_whole
 
 PACKAGES = ("torch", "stable-baselines3", "gymnasium", "minigrid", "numpy", "expire-span")
 
@@ -58,9 +58,10 @@ class RunDirectory:
 
     @classmethod
     def create(cls, config: AnyConfig) -> RunDirectory:
-        """Make the folder that `config` names, or one under runs/."""
+        """Make the folder that `config` names, or one under runs/. What wandb left there before it
+        refused to begin does not count."""
         path = config.run_dir or _new_path(config)
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and any(file.name != "wandb" for file in path.iterdir()):
             raise UserError(
                 f"run_dir = {path} is not empty; go on with that run by --resume {path}, or give "
                 "another --run-dir, or none for a new one under runs/"
@@ -74,14 +75,22 @@ class RunDirectory:
         return cls(path)
 
     def write_config(self, config: AnyConfig, argv: Sequence[str]) -> None:
-        """Write config.yaml."""
+        """Write config.yaml. Of a run that is gone on with it keeps what the run was begun with,
+        but for the options that --resume can change, and adds the command."""
+        command = shlex.join(["python", "train_rl.py", *argv])
+        if config.resume is not None:
+            data = yaml.safe_load(self.config.read_text())
+            now = as_sections(config)["run"]
+            data["run"] |= {name: now[name] for name in CHANGEABLE_ON_RESUME}
+            data.setdefault("resumed", []).append({"command": command, "commit": _git_commit()})
+        else:
+            data = {
+                "command": command,
+                "commit": _git_commit(),
+                "versions": {"python": platform.python_version()} | _versions(),
+                **as_sections(config),
+            }
         repeat = f"# python train_rl.py --config {self.config} repeats this run.\n"
-        data = {
-            "command": shlex.join(["python", "train_rl.py", *argv]),
-            "commit": _git_commit(),
-            "versions": {"python": platform.python_version()} | _versions(),
-            **as_sections(config),
-        }
         text = repeat + yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
         self._replace(self.config, text.encode())
 
@@ -108,7 +117,7 @@ class RunDirectory:
         except DiskError as error:
             elsewhere = Path(tempfile.gettempdir()) / f"{self.path.name}-model.zip"
             try:
-                _write_whole(elsewhere, content)
+                write_whole(elsewhere, content)
             except OSError:
                 raise error from None
             return elsewhere
@@ -119,7 +128,7 @@ class RunDirectory:
 
     def _replace(self, path: Path, content: bytes) -> None:
         try:
-            _write_whole(path, content)
+            write_whole(path, content)
         except OSError as error:
             last = f"; {self.model} is the last save, and whole" if self.model.exists() else ""
             raise DiskError(
@@ -159,20 +168,6 @@ def _as_bytes(model: MemoryOnPolicyAlgorithm) -> bytes:
     buffer = io.BytesIO()
     model.save(buffer)
     return buffer.getvalue()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write beside `path`, then rename, so that `path` never holds a part. Raises OSError."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _new_path(config: AnyConfig) -> Path:

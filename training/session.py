@@ -69,8 +69,6 @@ def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], N
     except (ValueError, TypeError, ImportError, OSError, RuntimeError, gymnasium.error.Error) as e:
         # whatever environments and algorithms raise for arguments that they do not take
         raise UserError(str(e)) from e
-    if config.resume is None:
-        directory.write_config(config, argv)
     model.rescue_path = str(directory.rescued_model)
     metrics = MetricsCsv(directory.metrics, rows, warn)
     outputs: list[KVWriter] = [metrics]
@@ -81,6 +79,7 @@ def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], N
         options = as_sections(config)
         wandb_log = WandbLog(directory.path, config.wandb, config.wandb_project, options)
         outputs.append(wandb_log)
+    directory.write_config(config, argv)
     model.set_logger(Logger(str(directory.path), outputs))
     return Session(
         config,
