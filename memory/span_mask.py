@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-NEARLY_ALL = 0.9999
+NEARLY_ALL = 1 - 1e-6
 """Share of the maximum beyond which a span counts as no longer."""
 
 

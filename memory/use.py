@@ -66,7 +66,10 @@ def use_loss(reads: Sequence[Read], preference_BT: Tensor | None) -> Tensor:
         limits = [math.inf for _ in reads]
     else:
         needed = NEEDED_FROM * preference_BT.detach().abs().mean()
-        used = [influence >= needed for influence in influences(reads, preference_BT)]
+        used = [
+            (influence >= needed) & (influence > 0)
+            for influence in influences(reads, preference_BT)
+        ]
         limits = [read.max_span for read in reads]
     gaps = [
         _gap_after_use(read, used_BNCW, limit).sum() / read.n_steps

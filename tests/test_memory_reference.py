@@ -332,7 +332,7 @@ def test_shrinking_by_hand() -> None:
 
 def test_spans_at_the_limit_still_feel_a_force() -> None:
     # of the logit, where the sigmoid is flat
-    logits = torch.tensor([5.0, 8.0], requires_grad=True)
+    logits = torch.tensor([5.0, 8.0, 12.0], requires_grad=True)
     spans = 64 * logits.sigmoid()
     (slope,) = torch.autograd.grad((shrink_loss(spans) + limit_loss(spans, 64.0)).sum(), logits)
     assert (slope - 1).abs().max() < 0.02

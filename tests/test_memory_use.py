@@ -56,6 +56,13 @@ def test_use_by_influence_by_hand() -> None:
     assert slope[0] < 0 and slope[1] == 0 and slope[2] < 0
 
 
+def test_without_any_preference_nothing_is_in_use() -> None:
+    spans = torch.full((3,), 5.0, requires_grad=True)
+    read = read_of(spans, torch.full((2, 3), 9.0), torch.full((2, 3), 0.3))
+    preference_BT = (0.0 * read.attention_MHCW).sum() * torch.ones(1, 2)
+    assert use_loss([read], preference_BT) == 0
+
+
 def test_no_more_is_asked_for_than_a_span_can_reach() -> None:
     ages = torch.full((2, 1), 0.8 * MAX_SPAN)
     for span, asked in ((0.85 * MAX_SPAN, True), (0.95 * MAX_SPAN, False)):
