@@ -14,7 +14,17 @@ from typing import Any, NamedTuple
 
 from .adaptive_span import AdaptiveSpan, AdaptiveSpanConfig
 from .compressive import Compressive, CompressiveConfig
-from .contract import Aux, LiveMemories, Memory, Read, State, map_state, select_envs, state_bytes
+from .contract import (
+    Aux,
+    LiveMemories,
+    Memory,
+    Read,
+    State,
+    check_counts,
+    map_state,
+    select_envs,
+    state_bytes,
+)
 from .expire_span import ExpireSpan, ExpireSpanConfig
 from .fixed_window import FixedWindow, NoMemoryConfig, TransformerXLConfig
 from .recurrent import GRUConfig, LSTMConfig, Recurrent
@@ -85,4 +95,5 @@ def make_memory(name: str, dim_in: int, **options: Any) -> Memory:
         raise TypeError(
             f"memory {name!r} has no option {', '.join(unknown)}; it has: {', '.join(known)}"
         )
+    check_counts(name, dim_in=dim_in)
     return kind.build(dim_in, kind.config(**options))

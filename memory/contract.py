@@ -153,9 +153,16 @@ def state_bytes(state: State) -> int:
     return sum(leaf.numel() * leaf.element_size() for leaf in state_tensors(state))
 
 
+def check_number(owner: str, name: str, value: float) -> None:
+    """Raise ValueError for what is no number at all."""
+    if not isinstance(value, int | float):
+        raise ValueError(f"{owner}: {name} = {value!r} must be a number")
+
+
 def check_positive(owner: str, **values: float) -> None:
     """Raise ValueError for the first of `values` that is not above 0 and finite."""
     for name, value in values.items():
+        check_number(owner, name, value)
         if not value > 0:
             raise ValueError(f"{owner}: {name} = {value} must be above 0")
         if math.isinf(value):
@@ -173,6 +180,7 @@ def check_counts(owner: str, **values: int) -> None:
 
 def check_initial_span(owner: str, initial_span: float, max_span: float) -> None:
     """Raise ValueError unless `initial_span` is a fraction of `max_span`, neither none nor all."""
+    check_number(owner, "initial_span", initial_span)
     if not 0 < initial_span < 1:
         steps = max(1.0, initial_span)
         raise ValueError(

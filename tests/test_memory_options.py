@@ -48,6 +48,18 @@ def test_numbers_out_of_bounds_are_named(name: str, option: str, value: float) -
         make_memory(name, dim_in=4, **{option: value})
 
 
+@pytest.mark.parametrize(("name", "option"), NUMBERS)
+def test_words_are_no_numbers(name: str, option: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=f"{option} = 'a' must be a"):
+        make_memory(name, dim_in=4, **{option: "a"})
+
+
+@for_every_memory
+def test_inputs_have_a_size(name: str) -> None:
+    with pytest.raises(ValueError, match="dim_in = 0 must be above 0"):
+        make_memory(name, dim_in=0)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
