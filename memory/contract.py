@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from numbers import Real
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -155,7 +156,7 @@ def state_bytes(state: State) -> int:
 
 def check_number(owner: str, name: str, value: float) -> None:
     """Raise ValueError for what is no number at all."""
-    if not isinstance(value, int | float):
+    if not isinstance(value, Real):
         raise ValueError(f"{owner}: {name} = {value!r} must be a number")
 
 
