@@ -22,7 +22,7 @@ S = TypeVar("S", bound=State)
 
 
 class LiveMemories(NamedTuple):
-    """The memories a state holds that the next step could still read.
+    """The memories a state holds: those the step just taken could read, and that step itself.
 
     Shapes: age_BLS float, in steps: 0 is the step just taken, `inf` an empty slot.
     """
