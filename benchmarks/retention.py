@@ -106,9 +106,13 @@ def write_table(options: Options) -> None:
         for file in sorted(options.runs.glob(f"{span_coef}_*.csv")):
             rows = read(file)
             success, live = [r["success"] for r in rows], [r["live"] for r in rows]
-            cells = [span_coef, file.stem.rpartition("_")[2], f"{rows[0]['steps']:,.0f}"]
-            cells += [f"{rows[-1]['steps'] - rows[0]['steps']:,.0f}", f"{min(success):.3f}"]
-            cells += [f"{success[-1]:.3f}", f"{min(r['success_drawn'] for r in rows):.3f}"]
+            solved, since = "never", ""
+            if success[0] >= SOLVED:
+                solved = f"{rows[0]['steps']:,.0f}"
+                since = f"{rows[-1]['steps'] - rows[0]['steps']:,.0f}"
+            cells = [span_coef, file.stem.rpartition("_")[2], solved, since]
+            cells += [f"{min(success):.3f}", f"{success[-1]:.3f}"]
+            cells += [f"{min(r['success_drawn'] for r in rows):.3f}"]
             cells += [f"{min(r['cue_recall'] for r in rows):.3f}"]
             cells += [f"{min(live):.1f}", f"{max(live):.1f}", f"{live[-1]:.1f}"]
             lines.append(f"| {' | '.join(cells)} |")
@@ -127,7 +131,8 @@ def write_table(options: Options) -> None:
 Written by `python benchmarks/retention.py`: Corridor, lengths U(3,30), the preset's
 hyper-parameters at a constant learning rate, evaluated every {options.interval:,} steps on
 {options.episodes} episodes taking the likeliest actions and on {options.episodes} others drawing them, as in training.
-Figures are over all evaluations from the first with success >= {SOLVED}; all but "drawn" are of the likeliest actions.
+Figures are over all evaluations from the first with success >= {SOLVED}, or over all of a run that never has it;
+all but "drawn" are of the likeliest actions.
 Live memories: mean per layer, the present step aside. torch {torch.__version__}, one core a run.
 
 | span_coef | seed | solved | steps since | lowest success | last | lowest, drawn | lowest recall | live, min | max | last |

@@ -148,6 +148,19 @@ def test_retention_counts_from_the_first_solved_evaluation(tmp_path: Path) -> No
     assert out.with_suffix(".png").stat().st_size > 10_000
 
 
+def test_a_run_that_is_never_solved_is_not_said_to_be(tmp_path: Path) -> None:
+    module = importlib.import_module("retention")
+    runs, out = tmp_path / "runs", tmp_path / "docs" / "table.md"
+    runs.mkdir()
+    rows = ["50000,0.7,1.0,30.0,0.5", "100000,0.9,0.9,20.0,0.8", "150000,0.8,1.0,25.0,0.6"]
+    text = "\n".join(["steps,success,cue_recall,live,success_drawn", *rows]) + "\n"
+    (runs / "1e-3_0.csv").write_text(text)
+    module.write_table(module.Options(runs=runs, out=out))
+    row = cells(out.read_text(), "1e-3")
+    assert row[1:7] == ["0", "never", "", "0.700", "0.800", "0.500"]
+    assert row[7:] == ["0.900", "20.0", "30.0", "25.0"]
+
+
 def test_a_constant_pressure_fits_every_preset() -> None:
     module = importlib.import_module("memory_size")
     for env_id, (name, words) in product(module.TASKS.values(), module.VARIANTS.items()):
