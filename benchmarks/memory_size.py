@@ -43,7 +43,7 @@ TASKS: dict[str, str] = {
 MEASURES: dict[str, str] = {
     "corridor": "success",
     "portal": "success",
-    "instruction": "share delivered",
+    "instruction": "delivered, of those met",
     "collision": "share of right answers",
 }
 """What is shown of each."""
@@ -125,11 +125,12 @@ class Options:
 
 
 SHARES = ("delivered", "right_answers")
-"""What an environment with many tasks in an episode tallies of them."""
+"""What an environment with many tasks in an episode tallies of them: of the instructions whose
+character was met those delivered, of the questions those answered rightly."""
 
 
 def success_of(result: dict[str, Any]) -> float:
-    """Success of an evaluation; where every episode has many tasks, the share of them done."""
+    """Success of an evaluation; where every episode has many tasks, a share of `SHARES`."""
     tallies = result.get("tallies", {})
     return float(
         next((tallies[share] for share in SHARES if share in tallies), result["success_rate"])
@@ -230,8 +231,8 @@ def write_table(options: Options) -> None:
 
 Written by `python benchmarks/memory_size.py`: PPO with the preset of each task, then 1,000 fresh
 episodes without exploration (`none` draws its actions). Corridor has lengths U(3,200), Portal 5
-rooms, Instruction is the short variant, of which the share of instructions delivered is shown, of
-Collision that of right answers.
+rooms. Instruction is the short variant, of which the share delivered is shown, of the instructions
+whose character was met, and of Collision that of right answers.
 Success: median of the seeds, and their range. Live memories: mean per layer over the evaluation,
 the present step aside. Steps/s: learning included, one core each; {options.machine}.
 
