@@ -32,16 +32,62 @@ DIM_IN, N_KEPT, RAMP = 64, 32, 16.0
 SHARPNESS = 100.0
 """Standard deviation of the span predictor's logits: spans are near 0 or near the longest."""
 
+TRIAL = (32, 128)
+"""Environments, and steps of a segment, in which the spans' biases are found."""
+
+
+def observations(
+    shape: tuple[int, int], device: str, generator: torch.Generator | None = None
+) -> Tensor:
+    """A segment of random observations, of shape (B, T)."""
+    return torch.randn(*shape, DIM_IN, device=device, generator=generator)
+
+
+@torch.no_grad()
+def fill(
+    memory: Memory,
+    reach: int,
+    shape: tuple[int, int],
+    device: str = "cpu",
+    generator: torch.Generator | None = None,
+) -> Any:
+    """The state after the fewest segments that make more than `reach` steps."""
+    state = memory.initial_state(shape[0])
+    starts_BT = torch.zeros(shape, dtype=torch.bool, device=device)
+    for _ in range(reach // shape[1] + 1):
+        state = memory.unroll(observations(shape, device, generator), state, starts_BT)[1]
+    return state
+
+
+def span_logits(memory: ExpireSpan, layer: int, reach: int, generator: torch.Generator) -> Tensor:
+    """Logits, without the bias, of the spans of all memories that a layer gets in filling up."""
+    weight_D = memory.span_predictor.weight_LD[layer]
+    segments: list[Tensor] = []
+
+    def note(module: torch.nn.Module, given: Any, hidden_BTD: Tensor) -> None:
+        segments.append(hidden_BTD @ weight_D)
+
+    with memory.layer(layer).norm.register_forward_hook(note):
+        fill(memory, reach, TRIAL, generator=generator)
+    return torch.cat(segments, 1)
+
 
 def selective(reach: int) -> Memory:
-    """Expire-Span that keeps on average one step in `reach / N_KEPT`, for `reach` steps."""
+    """Expire-Span that keeps on average `N_KEPT` memories a layer for `reach` steps, beside the
+    latest `RAMP` steps, which every layer holds while they fade.
+
+    The biases are found by trial, the first layer's first: what it keeps is read by the next.
+    """
     memory = make_memory("expire-span", dim_in=DIM_IN, max_span=reach, ramp=RAMP)
     assert isinstance(memory, ExpireSpan)
-    share = torch.tensor(min(N_KEPT / reach, 0.5))
+    share, generator = min(N_KEPT / reach, 0.5), torch.Generator().manual_seed(1)
+    weight_LD, bias_L = memory.span_predictor.weight_LD, memory.span_predictor.bias_L
     with torch.no_grad():
-        weight_LD = memory.span_predictor.weight_LD
         weight_LD.copy_(SHARPNESS * torch.nn.functional.normalize(torch.randn_like(weight_LD)))
-        memory.span_predictor.bias_L.fill_(SHARPNESS * torch.special.ndtri(share))
+        bias_L.fill_(-10 * SHARPNESS)  # until its own is found a layer keeps nothing
+        for layer in range(memory.n_layers):
+            logits_BT = span_logits(memory, layer, reach, generator)
+            bias_L[layer] = -logits_BT.quantile(1 - share)
     return memory
 
 
@@ -117,13 +163,10 @@ class Subject:
         self.shape = (options.n_envs, options.n_steps)
         self.acting: list[float] = []
         self.learning: list[float] = []
-        self.state = self.memory.initial_state(options.n_envs)
-        with torch.no_grad():
-            for _ in range(reach // options.n_steps + 1):
-                self.state = self.memory.unroll(self.observations(), self.state, self.starts())[1]
+        self.state = fill(self.memory, reach, self.shape, device)
 
     def observations(self) -> Tensor:
-        return torch.randn(*self.shape, DIM_IN, device=self.device)
+        return observations(self.shape, self.device)
 
     def starts(self) -> Tensor:
         return torch.zeros(self.shape, dtype=torch.bool, device=self.device)
@@ -260,7 +303,9 @@ def main(options: Options) -> None:
 
 Written by `python benchmarks/memory_cost.py`: width 64, 2 layers, 4 heads, float32, {options.n_envs}
 environments; no training, random observations, memories full. Acting: one step of all environments.
-Learning: a segment of {options.n_steps} steps, forward and backward. State: what is carried between
+Learning: a segment of {options.n_steps} steps, forward and backward. Live: mean per layer, the present
+step included; of those that "keeps {N_KEPT}" has, about {N_KEPT} in each layer last for the whole reach, the
+others are the latest {RAMP:.0f} steps, which fade. State: what is carried between
 segments. Peak: device memory taken at most while learning from one segment, its state included and
 the parameters aside. An lstm has no reach of its own. Medians of {options.rounds} rounds in which the memories take turns.
 {where}; {machine()}.

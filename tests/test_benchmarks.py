@@ -221,3 +221,15 @@ def test_memory_cost_grows_with_what_is_kept(tmp_path: Path) -> None:
         assert (growth > 8) is grows, (memory, growth)
     assert cells(text, "64 | lstm")[live] == cells(text, "64 | lstm")[6] == ""
     assert out.with_suffix(".png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("reach", [256, 1024])
+def test_memory_cost_keeps_as_many_in_every_layer_as_its_name_says(reach: int) -> None:
+    memory_cost = importlib.import_module("memory_cost")
+    subject = memory_cost.Subject(
+        memory_cost.selective, reach, memory_cost.Options(n_envs=64), "cpu"
+    )
+    span_BLS = subject.memory.spans(subject.state.hidden_BLSD, slice(None))
+    kept_BLS = subject.state.age_BLS.isfinite() & (span_BLS > memory_cost.RAMP)
+    for kept in kept_BLS.sum(-1).float().mean(0).tolist():
+        assert abs(kept / memory_cost.N_KEPT - 1) < 0.25, kept
