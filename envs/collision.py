@@ -17,6 +17,7 @@ from minigrid.core.grid import Grid
 from minigrid.core.world_object import Ball
 from numpy.typing import NDArray
 
+from .bounds import check_whole
 from .chances import CHANCE_RANGE, CHUNK, draw_chances
 
 SIDE = 16
@@ -72,6 +73,7 @@ def draw_start(np_random: np.random.Generator) -> NDArray[np.int64]:
 
 def check_arguments(n_questions: int) -> None:
     """Raise ValueError, naming argument, value and bound."""
+    check_whole(n_questions=n_questions)
     if n_questions < 1:
         raise ValueError(f"n_questions = {n_questions} is below 1; use 1 or more")
 

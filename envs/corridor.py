@@ -17,6 +17,7 @@ from minigrid.core.world_object import Ball, Goal
 from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
+from .bounds import check_whole
 from .views import check_view_size, view_space
 
 COLOURS = ("red", "blue")
@@ -73,6 +74,7 @@ def step_limit(length: int) -> int:
 
 def check_arguments(min_length: int, max_length: int, view_size: int) -> None:
     """Raise ValueError, naming argument, value and bound, unless all three can be played."""
+    check_whole(min_length=min_length, max_length=max_length, view_size=view_size)
     if min_length < MIN_LENGTH:
         raise ValueError(
             f"min_length = {min_length} is below {MIN_LENGTH}, the shortest corridor with a wall "
@@ -127,10 +129,9 @@ class CorridorEnv(MiniGridEnv):
     +1 for stepping on the goal of the cue's colour, otherwise 0.
 
     - `OPTIMAL_RETURN`, undiscounted: 1.0.
-    - `RETURN_WITHOUT_MEMORY`, the best possible: 0.5, in every corridor longer than the view. In
-      one of `view_size` cells or fewer the cue can be seen again from the junction. Of the default
-      lengths that is 3 alone, one episode in 198; choose `min_length` above `view_size` to be rid
-      of it.
+    - `RETURN_WITHOUT_MEMORY`, the best possible: 0.5. A view of 5 cells or more shows the ball of
+      the shortest corridors again, but only to an agent that faces the upper goal, and so has
+      chosen.
 
     ## Termination
 

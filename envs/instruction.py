@@ -136,7 +136,7 @@ class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
     ) -> tuple[NDArray[np.uint16], float, bool, bool, dict[str, Any]]:
         """Say something or nothing, and hear the next sentence; see the class."""
         action = np.asarray(action)
-        if not self.action_space.contains(action):
+        if action.dtype == np.bool_ or not self.action_space.contains(action):
             raise ValueError(f"action = {action} is not in {self.action_space}")
         whom, who, go = [*action.tolist(), 0][:3]
         if self.steps % CHUNK == 0:

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from .bounds import check_finite, check_whole
 from .chances import CHANCE_RANGE
 from .language import CHARACTERS, ROOMS, SENTENCE_LENGTH, VOCABULARY
 
@@ -56,8 +57,9 @@ class World:
         }
         for name, (least, most) in bounds.items():
             value = getattr(self, name)
-            if value is None:
+            if value is None and name == "group_size":
                 continue
+            check_whole(**{name: value})
             if not least <= value <= most:
                 raise ValueError(f"{name} = {value} is not between {least} and {most}")
         if self.n_characters % self.n_around:
@@ -65,8 +67,15 @@ class World:
                 f"n_characters = {self.n_characters} is not a multiple of group_size = "
                 f"{self.group_size}: every group has to be whole"
             )
+        check_finite(
+            walk_rate=self.walk_rate,
+            move_rate=self.move_rate,
+            ask_rate=self.ask_rate,
+            correct_reward=self.correct_reward,
+            false_reward=self.false_reward,
+        )
         rates = (self.walk_rate, self.move_rate, self.ask_rate)
-        if min(rates) < 0 or sum(rates) > 1:
+        if min(rates) < 0 or sum(rates) > 1 + 1e-9:  # 0.33 + 0.56 + 0.11 is above 1
             raise ValueError(
                 f"walk_rate = {self.walk_rate}, move_rate = {self.move_rate} and ask_rate = "
                 f"{self.ask_rate} are shares of all steps: none below 0, no more than 1 together"

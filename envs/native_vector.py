@@ -82,7 +82,7 @@ class NativeVectorEnv(VectorEnv[NDArray[Any], Actions, NDArray[Any]]):
         )
         self._envs_B = np.arange(num_envs)
         self._generators: list[np.random.Generator | None] = [None] * num_envs
-        self._begun = False
+        self._begun_B = np.zeros(num_envs, np.bool_)
 
     # ------------------------------------------------------------------------ what a task defines
 
@@ -137,7 +137,7 @@ class NativeVectorEnv(VectorEnv[NDArray[Any], Actions, NDArray[Any]]):
             if seeds[i] is not None:
                 self._generators[i], _ = seeding.np_random(seeds[i])
             self._begin(i)
-        self._begun = self._begun or bool(mask_B.all())
+        self._begun_B |= mask_B
         obs_BO = self._observe(self._envs_B)
         return obs_BO, self._memory_info(mask_B)
 
@@ -217,13 +217,17 @@ class NativeVectorEnv(VectorEnv[NDArray[Any], Actions, NDArray[Any]]):
         return list(seed)
 
     def _checked(self, actions: Actions) -> Actions:
-        if not self._begun:
+        if not self._begun_B.all():
             raise ResetNeeded("step() before the first reset(); call reset(seed=...) first")
         action_B = np.asarray(actions)
         if action_B.shape != self.action_space.shape:
             raise ValueError(
                 f"actions have shape {action_B.shape}, not {self.action_space.shape}; "
                 "pass one action per environment"
+            )
+        if not np.issubdtype(action_B.dtype, np.integer):
+            raise ValueError(
+                f"actions are of type {action_B.dtype}, not whole numbers: {self.actions_are}"
             )
         if action_B.min() < 0 or (action_B >= self._n_actions).any():
             raise ValueError(f"actions = {action_B} hold other values than {self.actions_are}")

@@ -18,6 +18,7 @@ from minigrid.core.world_object import Door, Floor, Goal
 from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
+from .bounds import check_whole
 from .views import check_view_size, view_space
 
 COLOURS = tuple(COLOR_NAMES)
@@ -93,6 +94,7 @@ def return_by_guessing(n_rooms: int) -> float:
 
 def check_arguments(n_rooms: int, room_size: int, view_size: int) -> None:
     """Raise ValueError, naming argument, value and bound, unless all three can be played."""
+    check_whole(n_rooms=n_rooms, room_size=room_size, view_size=view_size)
     if not 1 <= n_rooms <= len(PAIRS):
         raise ValueError(
             f"n_rooms = {n_rooms} is not between 1 and {len(PAIRS)}, the number of pairs of door "

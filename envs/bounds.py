@@ -1,0 +1,22 @@
+"""Arguments that have to be whole numbers, or finite: else episodes may never end."""
+
+from __future__ import annotations
+
+import math
+from typing import SupportsFloat
+
+import numpy as np
+
+
+def check_whole(**values: object) -> None:
+    """Raise ValueError for the first of `values` that is no whole number; True and 2.0 are none."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise ValueError(f"{name} = {value!r} must be a whole number, an int")
+
+
+def check_finite(**values: SupportsFloat) -> None:
+    """Raise ValueError for the first of `values` that is not a finite number."""
+    for name, value in values.items():
+        if not isinstance(value, int | float | np.number) or not math.isfinite(value):
+            raise ValueError(f"{name} = {value!r} must be a finite number")

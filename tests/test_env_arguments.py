@@ -1,0 +1,76 @@
+"""What no environment can play is refused in both forms, by name; parametrised over the table."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.envs.registration import load_env_creator
+
+from expire_span.envs import ENVIRONMENTS
+
+N = 3
+for_every_id = pytest.mark.parametrize("env_id", ENVIRONMENTS)
+
+
+def numbers(env_id: str) -> list[tuple[str, float]]:
+    """Arguments that are numbers by default, pictures' size aside, and their defaults."""
+    parameters = inspect.signature(load_env_creator(ENVIRONMENTS[env_id].entry_point)).parameters
+    return [
+        (name, parameter.default)
+        for name, parameter in parameters.items()
+        if type(parameter.default) in (int, float) and name != "tile_size"
+    ]
+
+
+ARGUMENTS = [(env_id, *argument) for env_id in ENVIRONMENTS for argument in numbers(env_id)]
+
+
+@pytest.mark.parametrize(("env_id", "name", "default"), ARGUMENTS)
+@pytest.mark.parametrize("how_many", [None, N])
+def test_numbers_of_the_wrong_kind_are_named(
+    env_id: str, name: str, default: float, how_many: int | None
+) -> None:
+    wrong: list[Any] = [float("nan"), float("inf"), "3"]
+    if isinstance(default, int):
+        wrong += [default + 0.5, float(default), True]
+    for value in wrong:
+        with pytest.raises(ValueError, match=f"{name} = .*must be a (whole|finite) number"):
+            if how_many is None:
+                gym.make(env_id, **{name: value})
+            else:
+                gym.make_vec(env_id, how_many, **{name: value})
+
+
+@for_every_id
+@pytest.mark.parametrize("kind", [float, bool])
+def test_actions_that_are_no_whole_numbers_are_refused(env_id: str, kind: type) -> None:
+    single, vector = gym.make(env_id).unwrapped, gym.make_vec(env_id, N)
+    for env in (single, vector):
+        env.reset(seed=0)
+        with pytest.raises(ValueError, match=r"^actions? "):
+            env.step(np.zeros(env.action_space.shape, kind))
+    nothing = np.full(vector.action_space.shape or (), np.nan)
+    with pytest.raises(ValueError, match="actions are of type float64, not whole numbers: "):
+        vector.step(nothing)
+
+
+@for_every_id
+def test_environments_can_be_begun_one_after_another(env_id: str) -> None:
+    env = gym.make_vec(env_id, N)
+    actions = env.action_space.sample()
+    for first in (True, False):
+        env.reset(seed=0, options={"reset_mask": np.array([first] + [not first] * (N - 1))})
+        if first:
+            with pytest.raises(gym.error.ResetNeeded):
+                env.step(actions)
+    env.step(actions)
+
+
+def test_rates_may_add_up_to_one() -> None:
+    gym.make("ExpireSpan/Instruction-v0", walk_rate=0.33, move_rate=0.56, ask_rate=0.11)
+    with pytest.raises(ValueError, match="no more than 1 together"):
+        gym.make("ExpireSpan/Instruction-v0", walk_rate=0.34, move_rate=0.56, ask_rate=0.11)
