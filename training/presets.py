@@ -202,6 +202,14 @@ COLLISION = AlgorithmPreset(
 )
 
 
+LONGER_HALLS: tuple[Options, ...] = (
+    {"size": 7},
+    {"size": 9, "random_length": True},
+    {"size": 11, "random_length": True},
+)
+"""Halls that grow; from 7 cells to 13 at once an agent may learn to guess, and stay with it."""
+
+
 def minigrid_memory(total_timesteps: int, *curriculum: Options) -> Mapping[str, AlgorithmPreset]:
     """PPO on MiniGrid's memory task, with easier halls first. Where the hall is short both ends of
     it are in view, and success comes without a memory; that leads to looking back where it is long.
@@ -273,10 +281,10 @@ PRESETS: dict[str, Preset] = {
     ),
     "minigrid-memory-s13": Preset(  # 245 rollouts
         ("MiniGrid-MemoryS13-v0",),
-        minigrid_memory(2_007_040, {"size": 7}, {"size": 13, "random_length": True}),
+        minigrid_memory(2_007_040, *LONGER_HALLS, {"size": 13, "random_length": True}),
     ),
     "minigrid-memory-s13-random": Preset(  # 245 rollouts
-        ("MiniGrid-MemoryS13Random-v0",), minigrid_memory(2_007_040, {"size": 7})
+        ("MiniGrid-MemoryS13Random-v0",), minigrid_memory(2_007_040, *LONGER_HALLS)
     ),
     "none": Preset(),
 }
