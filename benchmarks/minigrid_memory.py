@@ -4,7 +4,7 @@
     python benchmarks/minigrid_memory.py --tasks MemoryS7 --memories expire-span lstm --seeds 0
 
 Each run is one `train_rl.py` with the environment's preset, under --runs; see `runs` for how a
-benchmark is gone on with.
+benchmark is gone on with. Rows of the table there is stay until as many seeds have been run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from expire_span.training.metrics_csv import STEPS, read_metrics
-from runs import RETURN, Run, check_known, machine, steps_to, train_all
+from runs import (
+    RETURN,
+    Cells,
+    Run,
+    check_known,
+    machine,
+    steps_to,
+    table_lines,
+    train_all,
+    with_earlier,
+)
 
 TASKS: dict[str, str] = {
     "MemoryS7": "MiniGrid-MemoryS7-v0",
@@ -67,7 +77,7 @@ def folders(options: Options, task: str, memory: str) -> list[Path]:
     return sorted(file.parent for file in files)
 
 
-def table_row(task: str, memory: str, runs: list[Path]) -> str:
+def table_row(task: str, memory: str, runs: list[Path]) -> Cells:
     """One line of the table: all seeds of one memory on one task."""
     results = [json.loads((run / "evaluation.json").read_text()) for run in runs]
     returns = [float(result["mean_reward"]) for result in results]
@@ -75,7 +85,7 @@ def table_row(task: str, memory: str, runs: list[Path]) -> str:
     solved = [steps for run in runs if (steps := steps_to(SOLVED, RETURN, run)) is not None]
     live = [statistics.mean(r["live_memory_mean"]) for r in results if r.get("live_memory_mean")]
     rate = statistics.median(result["env_steps_per_second"] for result in results)
-    cells = [
+    return [
         task,
         memory,
         str(len(runs)),
@@ -89,7 +99,6 @@ def table_row(task: str, memory: str, runs: list[Path]) -> str:
         f"{statistics.mean(live):.1f}" if live else "",
         f"{rate:,.0f}",
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def write_figure(options: Options) -> None:
@@ -114,12 +123,16 @@ def write_figure(options: Options) -> None:
 
 def write_table(options: Options) -> None:
     """Write table and picture of every run there is under `options.runs`."""
-    rows = [
-        table_row(task, memory, runs)
-        for task in TASKS
-        for memory in MEMORIES
-        if (runs := folders(options, task, memory))
-    ]
+    order = [(task, memory) for task in TASKS for memory in MEMORIES]
+    rows = with_earlier(
+        options.out,
+        (
+            table_row(task, memory, runs)
+            for task, memory in order
+            if (runs := folders(options, task, memory))
+        ),
+        order,
+    )
     text = f"""# MiniGrid's memory tasks
 
 Written by `python benchmarks/minigrid_memory.py`: PPO with 64 environments and the environment's preset, which begins with a
@@ -129,13 +142,14 @@ for success and 0 otherwise, so a perfect agent is a little below 1. Solved: the
 training episodes of the task itself reached 0.95 at some time; the steps to that, those of the curriculum included, are the median
 of the seeds that did. Live
 memories: mean per layer over the evaluation. Steps/s: learning included, one core each; {machine()}.
+Rows whose runs are gone stay; the picture shows the runs there are.
 
 | task | memory | seeds | steps | success | range | return | range | solved | steps to 0.95 | live | steps/s |
 |---|---|---|---|---|---|---|---|---|---|---|---|
 """
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(
-        text + "\n".join(rows) + "\n\n![return against steps](minigrid_memory.png)\n"
+        f"{text}{table_lines(rows)}\n![return against steps]({options.out.stem}.png)\n"
     )
     write_figure(options)
 

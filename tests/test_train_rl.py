@@ -109,6 +109,17 @@ def test_resume_goes_on_where_the_run_stopped(tmp_path: Path) -> None:
     assert parse(["--config", str(run_dir / "config.yaml")]).total_timesteps == 2048
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_a_run_begun_on_a_gpu_goes_on_without(finished: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "copy"
+    shutil.copytree(finished, run_dir)
+    config = run_dir / "config.yaml"
+    config.write_text(config.read_text().replace("device: auto", "device: cuda"))
+    assert main(["--resume", str(run_dir)]) == 2
+    assert main(["--resume", str(run_dir), "--device", "cpu"]) == 0
+    assert yaml.safe_load(config.read_text())["run"]["device"] == "cpu"
+
+
 def test_an_agent_of_another_run_is_refused(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

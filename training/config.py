@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
-import torch
 import tyro
 import yaml
 from stable_baselines3.common.utils import LinearSchedule
@@ -323,10 +322,6 @@ class TrainConfig(Generic[Algorithm, MemoryOptions]):
             raise ValueError(
                 f"curriculum_steps = {steps} are for {len(steps)} stages, and curriculum has "
                 f"{len(self.curriculum)}; give one number for each, or one for all"
-            )
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(
-                f"device = {self.device}, and PyTorch finds no GPU here; use cpu or auto"
             )
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed = {self.seed} is out of bounds; use 0 to {2**32 - 1}")

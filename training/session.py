@@ -58,6 +58,8 @@ def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], N
 
     Raises: UserError if what was asked for cannot be done; DiskError if the folder takes no file.
     """
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device = {config.device}, and PyTorch finds no GPU here; use cpu or auto")
     torch.set_num_threads(config.threads)
     try:
         if config.resume is None:
