@@ -18,5 +18,6 @@ def check_whole(**values: object) -> None:
 def check_finite(**values: SupportsFloat) -> None:
     """Raise ValueError for the first of `values` that is not a finite number."""
     for name, value in values.items():
-        if not isinstance(value, int | float | np.number) or not math.isfinite(value):
+        is_number = isinstance(value, int | float | np.integer | np.floating)
+        if not is_number or not math.isfinite(value):
             raise ValueError(f"{name} = {value!r} must be a finite number")

@@ -170,7 +170,7 @@ class CollisionEnv(gym.Env[NDArray[Any], np.int64]):
 
     def step(self, action: np.int64) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Answer; see the class for what comes back."""
-        if not self.action_space.contains(action):
+        if isinstance(action, bool) or not self.action_space.contains(action):
             raise ValueError(
                 f"action = {action!r} is none of 0 (north-west), 1 (north-east), 2 (south-west), 3 "
                 "(south-east)"

@@ -69,7 +69,7 @@ def step_limit(length: int) -> int:
 
     An agent that knows the way needs length + 1. The rest leaves room for exploration.
     """
-    return 4 * length + 20
+    return 4 * int(length) + 20  # MiniGrid takes no integers of numpy's
 
 
 def check_arguments(min_length: int, max_length: int, view_size: int) -> None:
@@ -209,7 +209,7 @@ class CorridorEnv(MiniGridEnv):
         self, action: int
     ) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Take one of the three actions; see the class for what comes back."""
-        if not self.action_space.contains(action):
+        if isinstance(action, bool) or not self.action_space.contains(action):
             # MiniGrid itself would pick up the ball with action 3.
             raise ValueError(
                 f"action = {action!r} is none of 0 (turn left), 1 (turn right), 2 (move forward)"

@@ -19,6 +19,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from .bounds import check_whole
+
 Infos = dict[str, Any]
 Actions = NDArray[np.int64]
 
@@ -44,7 +46,8 @@ class NativeVectorEnv(VectorEnv[NDArray[Any], Actions, NDArray[Any]]):
     (B,) bool; actions (B,) or (B, parts) integers. Arrays returned are the caller's to keep.
 
     Raises: ValueError for arguments out of bounds, a `render_mode` the form does not have, and
-    actions that do not exist; gymnasium's ResetNeeded for a step before the first reset.
+    actions that do not exist; gymnasium's ResetNeeded for a step before every environment has
+    been reset.
     """
 
     metadata: dict[str, Any] = {
@@ -61,6 +64,7 @@ class NativeVectorEnv(VectorEnv[NDArray[Any], Actions, NDArray[Any]]):
         single_action_space: spaces.Discrete | spaces.MultiDiscrete,
         render_mode: str | None,
     ) -> None:
+        check_whole(num_envs=num_envs)
         if num_envs < 1:
             raise ValueError(f"num_envs = {num_envs} is below 1; use 1 or more")
         (mode,) = self.metadata["render_modes"]
@@ -218,7 +222,10 @@ class NativeVectorEnv(VectorEnv[NDArray[Any], Actions, NDArray[Any]]):
 
     def _checked(self, actions: Actions) -> Actions:
         if not self._begun_B.all():
-            raise ResetNeeded("step() before the first reset(); call reset(seed=...) first")
+            raise ResetNeeded(
+                f"step() before the first reset() of {np.sum(~self._begun_B)} of {self.num_envs} "
+                "environments; call reset(seed=...) first"
+            )
         action_B = np.asarray(actions)
         if action_B.shape != self.action_space.shape:
             raise ValueError(

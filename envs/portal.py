@@ -71,12 +71,13 @@ def max_passages(n_rooms: int) -> int:
 
     The mistake in room k costs the k passages from the start to it; then all rooms are passed.
     """
+    n_rooms = int(n_rooms)  # MiniGrid takes no integers of numpy's
     return n_rooms * (n_rooms + 1) // 2 + n_rooms
 
 
 def step_limit(n_rooms: int, room_size: int) -> int:
     """Steps after which an episode is lost: 6 * room_size for each passage allowed."""
-    return max_passages(n_rooms) * STEPS_PER_PASSAGE * room_size
+    return max_passages(n_rooms) * STEPS_PER_PASSAGE * int(room_size)
 
 
 def return_by_guessing(n_rooms: int) -> float:
@@ -227,7 +228,7 @@ class PortalEnv(MiniGridEnv):
         self, action: int
     ) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Take one of the three actions; see the class for what comes back."""
-        if not self.action_space.contains(action):
+        if isinstance(action, bool) or not self.action_space.contains(action):
             raise ValueError(
                 f"action = {action!r} is none of 0 (turn left), 1 (turn right), 2 (move forward)"
             )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import gymnasium as gym
@@ -11,6 +13,7 @@ import pytest
 from gymnasium.envs.registration import load_env_creator
 
 from expire_span.envs import ENVIRONMENTS
+from expire_span.envs.instruction_world import World
 
 N = 3
 for_every_id = pytest.mark.parametrize("env_id", ENVIRONMENTS)
@@ -19,10 +22,13 @@ for_every_id = pytest.mark.parametrize("env_id", ENVIRONMENTS)
 def numbers(env_id: str) -> list[tuple[str, float]]:
     """Arguments that are numbers by default, pictures' size aside, and their defaults."""
     parameters = inspect.signature(load_env_creator(ENVIRONMENTS[env_id].entry_point)).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    if "arguments" in defaults:  # handed on
+        defaults |= {field.name: field.default for field in fields(World)}
     return [
-        (name, parameter.default)
-        for name, parameter in parameters.items()
-        if type(parameter.default) in (int, float) and name != "tile_size"
+        (name, default)
+        for name, default in defaults.items()
+        if type(default) in (int, float) and name != "tile_size"
     ]
 
 
@@ -34,7 +40,7 @@ ARGUMENTS = [(env_id, *argument) for env_id in ENVIRONMENTS for argument in numb
 def test_numbers_of_the_wrong_kind_are_named(
     env_id: str, name: str, default: float, how_many: int | None
 ) -> None:
-    wrong: list[Any] = [float("nan"), float("inf"), "3"]
+    wrong: list[Any] = [float("nan"), float("inf"), "3", None, np.complex128(default)]
     if isinstance(default, int):
         wrong += [default + 0.5, float(default), True]
     for value in wrong:
@@ -45,6 +51,22 @@ def test_numbers_of_the_wrong_kind_are_named(
                 gym.make_vec(env_id, how_many, **{name: value})
 
 
+@pytest.mark.parametrize(("env_id", "name", "default"), ARGUMENTS)
+def test_numbers_of_numpy_are_numbers(env_id: str, name: str, default: float) -> None:
+    kwargs: dict[str, Any] = {name: np.array(default)[()]}
+    for env in (gym.make(env_id, **kwargs), gym.make_vec(env_id, N, **kwargs)):
+        env.reset(seed=0)
+        env.step(env.action_space.sample())
+
+
+@pytest.mark.parametrize("num_envs", [2.5, float("nan"), True])
+@for_every_id
+def test_number_of_environments_is_whole(env_id: str, num_envs: Any) -> None:
+    make: Callable[..., Any] = load_env_creator(ENVIRONMENTS[env_id].vector_entry_point)
+    with pytest.raises(ValueError, match=f"num_envs = {num_envs} must be a whole number"):
+        make(num_envs)
+
+
 @for_every_id
 @pytest.mark.parametrize("kind", [float, bool])
 def test_actions_that_are_no_whole_numbers_are_refused(env_id: str, kind: type) -> None:
@@ -53,6 +75,9 @@ def test_actions_that_are_no_whole_numbers_are_refused(env_id: str, kind: type) 
         env.reset(seed=0)
         with pytest.raises(ValueError, match=r"^actions? "):
             env.step(np.zeros(env.action_space.shape, kind))
+    pythons_own = np.zeros(single.action_space.shape or (), kind).tolist()
+    with pytest.raises(ValueError, match=r"^action "):
+        single.step(pythons_own)
     nothing = np.full(vector.action_space.shape or (), np.nan)
     with pytest.raises(ValueError, match="actions are of type float64, not whole numbers: "):
         vector.step(nothing)
@@ -65,7 +90,7 @@ def test_environments_can_be_begun_one_after_another(env_id: str) -> None:
     for first in (True, False):
         env.reset(seed=0, options={"reset_mask": np.array([first] + [not first] * (N - 1))})
         if first:
-            with pytest.raises(gym.error.ResetNeeded):
+            with pytest.raises(gym.error.ResetNeeded, match=f"of {N - 1} of {N} environments"):
                 env.step(actions)
     env.step(actions)
 
