@@ -9,6 +9,7 @@ y, state, aux = memory.unroll(xs, state, starts)    # learning
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -95,5 +96,6 @@ def make_memory(name: str, dim_in: int, **options: Any) -> Memory:
         raise TypeError(
             f"memory {name!r} has no option {', '.join(unknown)}; it has: {', '.join(known)}"
         )
+    dim_in = operator.index(dim_in)  # SB3 gives sizes as integers of numpy's
     check_counts(name, dim_in=dim_in)
     return kind.build(dim_in, kind.config(**options))

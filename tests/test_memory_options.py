@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -52,6 +53,11 @@ def test_numbers_out_of_bounds_are_named(name: str, option: str, value: float) -
 def test_words_are_no_numbers(name: str, option: str) -> None:
     with pytest.raises((ValueError, TypeError), match=f"{option} = 'a' must be a"):
         make_memory(name, dim_in=4, **{option: "a"})
+
+
+@for_every_memory
+def test_sizes_of_numpy_are_sizes(name: str) -> None:
+    assert make_memory(name, np.int64(4)).dim_in == 4  # type: ignore[arg-type]
 
 
 @for_every_memory
