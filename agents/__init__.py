@@ -8,9 +8,10 @@ model.learn(300_000, progress_bar=True)
 from .a2c import MemoryA2C
 from .base import MemoryOnPolicyAlgorithm
 from .checks import CheckpointError, DivergedError, NonFiniteError
+from .environments import make_vec_env
 from .policy import MemoryActorCriticPolicy
 from .ppo import MemoryPPO
-from .vec_env import GymnasiumVecEnv, make_vec_env
+from .vec_env import GymnasiumVecEnv
 
 __all__ = [
     "CheckpointError",

@@ -10,9 +10,9 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import explained_variance
 
 from .base import MemoryOnPolicyAlgorithm
+from .environments import Playable
 from .losses import entropy_loss, normalize, value_loss
 from .policy import MemoryActorCriticPolicy
-from .vec_env import Playable
 
 
 class MemoryA2C(MemoryOnPolicyAlgorithm):

@@ -33,6 +33,7 @@ from .checks import (
     check_options,
     check_weights,
 )
+from .environments import Playable, playable_env
 from .episode_returns import EpisodeReturns
 from .extractors import ACTION_SPACES, ObservationExtractor
 from .metrics import record_rollout
@@ -41,7 +42,7 @@ from .random_state import RandomState
 from .retention import RetentionTracker
 from .rollout import MemoryRolloutBuffer, RolloutSegment, cut_episodes
 from .span_control import SpanCoef, UseSign, make_span_control
-from .vec_env import Playable, playable_env, read_marks
+from .vec_env import read_marks
 
 
 class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):

@@ -11,10 +11,10 @@ from stable_baselines3.common.utils import FloatSchedule, explained_variance
 from expire_span.memory import Aux
 
 from .base import MemoryOnPolicyAlgorithm
+from .environments import Playable
 from .losses import entropy_loss, normalize, ppo_policy_loss, value_loss
 from .policy import MemoryActorCriticPolicy
 from .rollout import RolloutSegment
-from .vec_env import Playable
 
 FIGURES = (
     "policy_gradient_loss",

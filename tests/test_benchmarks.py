@@ -129,34 +129,34 @@ def test_minigrid_memory_sums_up_the_seeds(tmp_path: Path) -> None:
     assert out.with_suffix(".png").stat().st_size > 10_000
 
 
-def test_retention_counts_from_the_first_solved_evaluation(tmp_path: Path) -> None:
+def retention_row(folder: Path, name: str, *rows: str) -> list[str]:
+    """The line of the table that a run's evaluations make."""
     module = importlib.import_module("retention")
-    runs, out = tmp_path / "runs", tmp_path / "docs" / "table.md"
+    runs, out = folder / "runs", folder / "docs" / "table.md"
     runs.mkdir()
-    rows = [
+    text = "\n".join(["steps,success,cue_recall,live,success_drawn", *rows]) + "\n"
+    (runs / f"{name}_0.csv").write_text(text)
+    module.write_table(module.Options(runs=runs, out=out))
+    assert out.with_suffix(".png").stat().st_size > 10_000
+    return cells(out.read_text(), name)
+
+
+def test_retention_counts_from_the_first_solved_evaluation(tmp_path: Path) -> None:
+    row = retention_row(
+        tmp_path,
+        "auto",
         "50000,0.7,1.0,30.0,0.5",
         "100000,0.99,1.0,12.0,0.99",
         "150000,0.98,0.7,9.0,0.97",
         "200000,1.0,0.8,9.5,1.0",
-    ]
-    text = "\n".join(["steps,success,cue_recall,live,success_drawn", *rows]) + "\n"
-    (runs / "auto_0.csv").write_text(text)
-    module.write_table(module.Options(runs=runs, out=out))
-    row = cells(out.read_text(), "auto")
+    )
     assert row[1:7] == ["0", "100,000", "100,000", "0.980", "1.000", "0.970"]
     assert row[7:] == ["0.700", "9.0", "12.0", "9.5"]
-    assert out.with_suffix(".png").stat().st_size > 10_000
 
 
 def test_a_run_that_is_never_solved_is_not_said_to_be(tmp_path: Path) -> None:
-    module = importlib.import_module("retention")
-    runs, out = tmp_path / "runs", tmp_path / "docs" / "table.md"
-    runs.mkdir()
-    rows = ["50000,0.7,1.0,30.0,0.5", "100000,0.9,0.9,20.0,0.8", "150000,0.8,1.0,25.0,0.6"]
-    text = "\n".join(["steps,success,cue_recall,live,success_drawn", *rows]) + "\n"
-    (runs / "1e-3_0.csv").write_text(text)
-    module.write_table(module.Options(runs=runs, out=out))
-    row = cells(out.read_text(), "1e-3")
+    rows = ("50000,0.7,1.0,30.0,0.5", "100000,0.9,0.9,20.0,0.8", "150000,0.8,1.0,25.0,0.6")
+    row = retention_row(tmp_path, "1e-3", *rows)
     assert row[1:7] == ["0", "never", "", "0.700", "0.800", "0.500"]
     assert row[7:] == ["0.900", "20.0", "30.0", "25.0"]
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
-from expire_span.agents.vec_env import GymnasiumVecEnv, make_vec_env, read_marks, split_infos
+from expire_span.agents import GymnasiumVecEnv, make_vec_env
+from expire_span.agents.vec_env import read_marks, split_infos
 from expire_span.envs import ENVIRONMENTS
 
 CORRIDOR = "expire_span.envs:ExpireSpan/Corridor-v0"
