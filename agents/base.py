@@ -16,26 +16,25 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from expire_span.memory import Aux, LiveMemories, State, select_envs, state_bytes
+from expire_span.memory import Aux, LiveMemories, State, map_state, select_envs, state_bytes
 
 from .advantage_scale import LEAST_SHARE, AdvantageScale
 from .checks import (
-    BOUNDS,
     CHECKPOINT_FORMAT,
     DivergedError,
     NonFiniteError,
     check_advantage_options,
+    check_bounds,
     check_changes_on_load,
     check_checkpoint,
     check_finite_gradient,
     check_finite_observations,
     check_finite_rewards,
-    check_options,
     check_weights,
 )
 from .environments import Playable, playable_env
 from .episode_returns import EpisodeReturns
-from .extractors import ACTION_SPACES, ObservationExtractor
+from .extractors import SUPPORTED_SPACES, ObservationExtractor
 from .metrics import record_rollout
 from .policy import POLICY_ALIASES, Evaluation, MemoryActorCriticPolicy, policy_class
 from .random_state import RandomState
@@ -101,8 +100,6 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        check_options(memory, prediction_coef, **{k: v for k, v in kwargs.items() if k in BOUNDS})
-        check_advantage_options(scale_ent_coef, min_lr_share, self.normalize_advantage)
         env = playable_env(env, n_envs, seed)
         self.span_coef, self.target_live, self.use_by = span_coef, target_live, use_by
         self.begin_task()
@@ -128,9 +125,19 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             policy_kwargs=policy_kwargs,
             seed=seed,
             rollout_buffer_class=MemoryRolloutBuffer,
-            supported_action_spaces=ACTION_SPACES,
+            supported_action_spaces=SUPPORTED_SPACES,
             **kwargs,
         )
+
+    def _setup_model(self) -> None:
+        """SB3's, which making an agent and loading one both end with."""
+        self._check_options()
+        super()._setup_model()
+
+    def _check_options(self) -> None:
+        """Raise ValueError for numbers out of bounds, and for options that do not go together."""
+        check_bounds(self)
+        check_advantage_options(self.scale_ent_coef, self.min_lr_share, self.normalize_advantage)
 
     # ------------------------------------------------------------------------------ collecting
 
@@ -352,6 +359,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             self._last_state = self.policy.initial_state(self.n_envs)
             self._last_marks = read_marks(self.env)
             self._tracker = RetentionTracker(self.n_envs)
+        else:  # perhaps loaded on another device
+            assert self._last_state is not None
+            self._last_state = map_state(lambda leaf: leaf.to(self.device), self._last_state)
         return result
 
     # ---------------------------------------------------------------------------------- saving
@@ -361,8 +371,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         `learn(reset_num_timesteps=False)` after `load` goes on as if never stopped."""
         self._random_state = RandomState.now(self.device)
         self.saved_by, self.checkpoint_format = self.algorithm, CHECKPOINT_FORMAT
-        super().save(*args, **kwargs)
-        self._random_state = None  # for the file alone: this agent goes on as if never saved
+        try:
+            super().save(*args, **kwargs)
+        finally:
+            self._random_state = None  # for the file alone: this agent goes on as if never saved
 
     @classmethod
     def load(cls, path: Any, env: Playable | None = None, *args: Any, **kwargs: Any) -> Any:

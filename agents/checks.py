@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from expire_span.memory import MEMORIES
-
 from .advantage_scale import LEAST_SHARE
 
 LARGEST_WEIGHT = 1e12
@@ -40,22 +38,16 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "n_steps": (1, math.inf),
     "gamma": (0, 1),
     "gae_lambda": (0, 1),
+    "prediction_coef": (0, math.inf),
 }
-"""Least and greatest value of options that SB3 takes unchecked."""
+"""Least and greatest value of options that are otherwise unchecked."""
 
 
-def check_options(memory: str, prediction_coef: float, **options: float) -> None:
-    """Raise ValueError for a memory that there is not, and for numbers out of bounds."""
-    if memory not in MEMORIES:
-        raise ValueError(f"unknown memory {memory!r}; known: {', '.join(MEMORIES)}")
-    if not 0 <= prediction_coef < math.inf:
-        raise ValueError(
-            f"prediction_coef = {prediction_coef} must be a number of at least 0; 0 predicts "
-            "nothing"
-        )
+def check_bounds(agent: object) -> None:
+    """Raise ValueError for the first of an agent's numbers that is out of `BOUNDS`."""
     for name, (least, greatest) in BOUNDS.items():
-        value = options.get(name, least)
-        if not least <= value <= greatest:
+        value = getattr(agent, name)
+        if not (least <= value <= greatest and math.isfinite(value)):
             upwards = "or more" if greatest == math.inf else f"to {greatest}"
             raise ValueError(f"{name} = {value} is out of bounds; use {least} {upwards}")
 

@@ -60,7 +60,7 @@ def playable_env(env: Playable | None, n_envs: int | None, seed: int | None) -> 
             f"n_envs = {n_envs} applies when env is an id; the environment given has its own"
         )
     if env is not None:
-        check_space(env.observation_space, "observation")
+        check_space(env.observation_space)
         check_action_space(env.action_space)
     return env
 

@@ -222,7 +222,7 @@ class ObservationExtractor(BaseFeaturesExtractor):
         encoders: dict[str, nn.Module] = {}
         dim = 0
         for name, part in (parts if self.is_dict else {"observation": observation_space}).items():
-            check_space(part, name)
+            check_part(part, name)
             encoder, size = self._encoder(part, symbol_width, cnn_width)
             encoders[name] = encoder
             dim += size
@@ -259,27 +259,36 @@ class ObservationExtractor(BaseFeaturesExtractor):
                 encoder.adapt(parts[key])
 
 
-def check_space(space: spaces.Space[object], name: str) -> None:
-    """Raise ValueError unless SB3's preprocessing takes `space` (called `name`)."""
-    supported = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-    if isinstance(space, spaces.Dict) and name == "observation":
-        for key, part in space.items():
-            check_space(part, key)
-        return
-    if isinstance(space, supported):
+SUPPORTED_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+"""Kinds of actions an agent can take and of observations it reads, alone or in a Dict: those of
+SB3's PPO."""
+
+
+def check_space(space: spaces.Space[object]) -> None:
+    """Raise ValueError unless SB3's preprocessing takes observations of `space`."""
+    parts = space.items() if isinstance(space, spaces.Dict) else [("observation", space)]
+    for name, part in parts:
+        check_part(part, name)
+
+
+def check_part(space: spaces.Space[object], name: str) -> None:
+    """Raise ValueError for an observation `name`, maybe one of several, that is not supported."""
+    if isinstance(space, spaces.Box) and not space.shape:
+        raise ValueError(
+            f"observation {name!r} is {space}, a number without an axis; give it one, as in "
+            "np.array([x]), in the environment or in a gymnasium wrapper"
+        )
+    if isinstance(space, SUPPORTED_SPACES):
         check_numbering(space, f"observation {name!r}")
         return
     advice = "wrap the environment so that it is one of these"
     if name == "mission" or "Mission" in type(space).__name__:
         advice = "wrap the environment in minigrid.wrappers.ImgObsWrapper, which drops the text"
+    known = ", ".join(kind.__name__ for kind in SUPPORTED_SPACES)
     raise ValueError(
         f"observation {name!r} is a {type(space).__name__} space, which is not supported; "
-        f"supported: {', '.join(s.__name__ for s in supported)} and a Dict of these; {advice}"
+        f"supported: {known} and a Dict of these; {advice}"
     )
-
-
-ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-"""Kinds of actions an agent can take, those of SB3's PPO."""
 
 
 def check_action_space(space: spaces.Space[object]) -> None:

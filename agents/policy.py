@@ -104,7 +104,8 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             net_arch=[] if net_arch is None else net_arch,
             features_extractor_class=features_extractor_class,
             # ObservationExtractor tells pictures from symbols itself
-            normalize_images=normalize_images and features_extractor_class != ObservationExtractor,
+            normalize_images=normalize_images
+            and not issubclass(features_extractor_class, ObservationExtractor),
             optimizer_class=optimizer_class,
             optimizer_kwargs=STEADY_ADAM | (optimizer_kwargs or {})
             if optimizer_class is torch.optim.Adam

@@ -62,14 +62,6 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
-        if not n_epochs >= 1:
-            raise ValueError(
-                f"n_epochs = {n_epochs} is below 1, and nothing is learned; use 1 or more"
-            )
-        if target_kl is not None and not target_kl > 0:
-            raise ValueError(
-                f"target_kl = {target_kl} must be above 0, or None for no bound on an update"
-            )
         self.batch_size = batch_size
         self.n_epochs = n_epochs
         self.clip_range = clip_range
@@ -92,7 +84,16 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
             **kwargs,
         )
 
-    def _setup_model(self) -> None:
+    def _check_options(self) -> None:
+        super()._check_options()
+        if not self.n_epochs >= 1:
+            raise ValueError(
+                f"n_epochs = {self.n_epochs} is below 1, and nothing is learned; use 1 or more"
+            )
+        if self.target_kl is not None and not self.target_kl > 0:
+            raise ValueError(
+                f"target_kl = {self.target_kl} must be above 0, or None for no bound on an update"
+            )
         if self.batch_size is not None and (
             self.batch_size < self.n_steps or self.batch_size % self.n_steps
         ):
@@ -101,6 +102,8 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
                 f"batch_size = {self.batch_size} is not a multiple of n_steps = {self.n_steps}: "
                 f"minibatches are whole environments; use {below} or {below + self.n_steps}"
             )
+
+    def _setup_model(self) -> None:
         super()._setup_model()
         self.clip_range = FloatSchedule(self.clip_range)
         if self.clip_range_vf is not None:

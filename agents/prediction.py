@@ -58,7 +58,7 @@ def prediction_loss(predicted_BTF: Tensor, features_BTF: Tensor, starts_BT: Tens
     """
     follows_BT1 = ~starts_BT[:, 1:, None].bool()
     target_BTF = features_BTF[:, 1:].detach()
-    mean_F = target_BTF.mean((0, 1))
+    mean_F = (target_BTF * follows_BT1).sum((0, 1)) / follows_BT1.sum().clamp(min=1)
     error = F.mse_loss(predicted_BTF[:, :-1], target_BTF, reduction="none") * follows_BT1
     variance = (target_BTF - mean_F).square() * follows_BT1
     n_features = follows_BT1.sum() * features_BTF.shape[-1]

@@ -76,14 +76,15 @@ class RetentionTracker:
         self.marked = self.marked or bool((cue_B >= 0).any() or (decision_B >= 0).any())
         for i in np.flatnonzero(cue_B >= 0):
             self.cue_steps[i].setdefault(int(cue_B[i]), []).append(int(self.step_B[i]))
-        if live is None:
+        deciding: list[int] = np.flatnonzero(decision_B >= 0).tolist()
+        if live is None or not deciding:
             return
-        for i in np.flatnonzero(decision_B >= 0):
-            steps = self.cue_steps[i].get(int(decision_B[i]))
+        age_BLSc = live.step_ages_BLSc().cpu().numpy()
+        for env in deciding:
+            steps = self.cue_steps[env].get(int(decision_B[env]))
             if steps is not None:
-                ages_LS = live.age_BLS[i].cpu().numpy()
                 self.decisions += 1
-                self.recalled += bool(np.isin(ages_LS, self.step_B[i] - np.array(steps)).any())
+                self.recalled += bool(self._holding_LS(age_BLSc, env, steps).any())
 
     def count(self, infos: Iterable[dict[str, Any]]) -> None:
         """Take in what environments tallied of the episodes that ended, if they tally anything."""
@@ -100,11 +101,17 @@ class RetentionTracker:
         None where nothing is ever marked."""
         if not self.marked:
             return None
-        age_BLS = live.age_BLS.cpu().numpy()
-        past_BLS = np.isfinite(age_BLS) & (age_BLS > 0)
+        age_BLSc = live.step_ages_BLSc().cpu().numpy()
+        past_BLS = np.isfinite(age_BLSc[..., 0]) & (age_BLSc[..., 0] > 0)
         cues = 0
         for i, episode in enumerate(self.cue_steps):
             steps = [step for shown in episode.values() for step in shown]
-            is_cue_LS = np.isin(age_BLS[i], self.step_B[i] - np.array(steps, dtype=np.int64))
-            cues += int((is_cue_LS & past_BLS[i]).sum())
+            cues += int((self._holding_LS(age_BLSc, i, steps) & past_BLS[i]).sum())
         return cues / int(past_BLS.sum()) if past_BLS.any() else None
+
+    def _holding_LS(
+        self, age_BLSc: NDArray[np.float32], env: int, steps: list[int]
+    ) -> NDArray[np.bool_]:
+        """The slots that hold one of these steps of the environment's episode."""
+        ages = self.step_B[env] - np.array(steps, dtype=np.int64)
+        return np.asarray(np.isin(age_BLSc[env], ages).any(-1))

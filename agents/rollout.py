@@ -33,7 +33,8 @@ class RolloutSegment(NamedTuple):
 class MemoryRolloutBuffer(RolloutBuffer):
     """SB3's rollout buffer (its GAE, its bookkeeping) with minibatches of whole environments.
 
-    Arrays are stored (T, B, ...), as collected; observations by key, "" where the space is no Dict.
+    Arrays are stored (T, B, ...), as collected; observations by key, "" where the space is no Dict,
+    and in the dtype they come in: that of their space would round what `VecNormalize` makes of it.
     `initial_state` is the memory at the first step: one state per environment and rollout is
     enough, since learning unrolls from it.
     """
@@ -43,16 +44,12 @@ class MemoryRolloutBuffer(RolloutBuffer):
 
     def reset(self) -> None:
         """Empty the buffer."""
-        is_dict = isinstance(self.observation_space, spaces.Dict)
-        parts: dict[str, spaces.Space[Any]] = (
-            dict(self.observation_space) if is_dict else {"": self.observation_space}  # type: ignore[call-overload]
-        )
+        self.stored = {}  # until the first step tells the dtypes
         shape = (self.buffer_size, self.n_envs)
-        self.stored = {
-            key: np.zeros((*shape, *get_obs_shape(part)), dtype=part.dtype)
-            for key, part in parts.items()
-        }
-        self.actions = np.zeros((*shape, self.action_dim), dtype=self.action_space.dtype)
+        # those of a Box are drawn and scored in single precision, whatever the environment takes
+        is_box = isinstance(self.action_space, spaces.Box)
+        action_dtype = np.float32 if is_box else self.action_space.dtype
+        self.actions = np.zeros((*shape, self.action_dim), dtype=action_dtype)
         self.rewards, self.returns, self.advantages, self.values, self.log_probs = (
             np.zeros(shape, dtype=np.float32) for _ in range(5)
         )
@@ -70,9 +67,12 @@ class MemoryRolloutBuffer(RolloutBuffer):
         shows_cue: np.ndarray,
     ) -> None:
         """Store one step of every environment; values and log-probabilities come in `finish`."""
-        for key, array in self.stored.items():
-            part = obs[key] if isinstance(obs, dict) else obs
-            array[self.pos] = part.reshape(array.shape[1:])
+        space: Any = self.observation_space
+        for key, part in (obs if isinstance(obs, dict) else {"": obs}).items():
+            shape = (self.n_envs, *get_obs_shape(space[key] if key else space))
+            if self.pos == 0:
+                self.stored[key] = np.zeros((self.buffer_size, *shape), dtype=part.dtype)
+            self.stored[key][self.pos] = part.reshape(shape)
         self.actions[self.pos] = action.reshape(self.n_envs, self.action_dim)
         self.rewards[self.pos] = reward
         self.episode_starts[self.pos] = episode_start

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .contract import check_initial_span, check_positive
+from .contract import check_spans
 from .segment import Stretches
 from .slot_transformer import SlotTransformer
 from .span_mask import SpanLosses, shrink_loss
@@ -29,8 +29,7 @@ class AdaptiveSpanConfig(TransformerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive("adaptive-span", max_span=self.max_span, ramp=self.ramp)
-        check_initial_span("adaptive-span", self.initial_span, self.max_span)
+        check_spans("adaptive-span", self.initial_span, self.max_span, self.ramp)
 
 
 class AdaptiveSpan(SlotTransformer):
@@ -38,7 +37,8 @@ class AdaptiveSpan(SlotTransformer):
 
     The span is z = L * p with p in [0, 1] learned directly. Where p leaves the interval z is cut
     but passes the gradient of the task on, so that a head whose span has shrunk to 0 can come back.
-    The loss is the mean span of the heads, and presses on no span that is 0.
+    The loss is the mean span of the heads, and presses on no span that is 0 but on one that is cut
+    at L, which in episodes shorter than L nothing else would bring back.
 
     Source: Sukhbaatar et al. 2019, "Adaptive Attention Span in Transformers", arXiv:1905.07799,
     eq. 1 and 2. Differs from it in the positions (by log-spaced age, as all memories here).
@@ -69,5 +69,6 @@ class AdaptiveSpan(SlotTransformer):
         paying_BNCW: Tensor,
     ) -> SpanLosses:
         """The heads' spans pay, whatever was read."""
-        span_H = self.max_span * self.fraction_LH[layer].clamp(0, 1)
+        span_H = self.head_spans(slice(layer, layer + 1))[0]
+        span_H = torch.where(self.fraction_LH[layer] >= 0, span_H, 0.0)
         return SpanLosses(span_H.mean(), shrink_loss(span_H).mean(), span_H.new_zeros(()))

@@ -57,13 +57,15 @@ class MemoryAttention(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
         self.age_mix_HJ = nn.Parameter(torch.zeros(n_heads, N_AGE_SCALES))
 
-    def queries(self, z_BQD: Tensor, time_Q: Tensor) -> Tensor:
-        """Query vectors with the position columns, (B, H, Q, d + J); time in steps, from an origin
-        not further than about 60 steps away, beyond which exp overflows."""
+    def queries(self, z_BQD: Tensor, time_NQ: Tensor) -> Tensor:
+        """Query vectors with the position columns, (B, H, Q, d + J); the N stretches take turns in
+        B; time in steps, from an origin not further than about 60 steps away, beyond which exp
+        overflows."""
         B, Q, _ = z_BQD.shape
         q_BHQd = (self.query(z_BQD) * self.scale).view(B, Q, self.n_heads, -1).transpose(1, 2)
-        position_HQJ = self.age_mix_HJ[:, None] * age_decay(time_Q)
-        return torch.cat([q_BHQd, position_HQJ.expand(B, -1, -1, -1)], dim=-1)
+        position_NHQJ = self.age_mix_HJ[:, None] * age_decay(time_NQ)[:, None]
+        position_BHQJ = position_NHQJ.repeat(B // len(time_NQ), 1, 1, 1)
+        return torch.cat([q_BHQd, position_BHQJ], dim=-1)
 
     def keys_values(self, memories_BKD: Tensor) -> Tensor:
         """Keys and values of memories, without position. (B, K, 2 D)."""

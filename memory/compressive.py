@@ -132,11 +132,13 @@ class Compressive(TransformerMemory):
         )
 
     def live(self, state: CompressiveState) -> LiveMemories:
-        """The memories the step just taken could read, a group at the age of its last step."""
+        """The memories the step just taken could read; a group stands for all of its steps."""
         own_B1 = state.step_B[:, None]
         step_BS = torch.cat(self._carried_steps(state.step_B), 1)
         age_BS = torch.where(self._is_held(step_BS, own_B1), own_B1 - step_BS, torch.inf)
-        return LiveMemories(age_BS[:, None].expand(-1, self.n_layers, -1))
+        steps_S = torch.ones_like(age_BS[0])
+        steps_S[: self.n_compressed] = self.group
+        return LiveMemories(age_BS[:, None].expand(-1, self.n_layers, -1), steps_S)
 
     # ------------------------------------------------------------------- which steps are where
 

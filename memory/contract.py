@@ -20,22 +20,31 @@ State = tuple[Any, ...]
 
 S = TypeVar("S", bound=State)
 
+MOST_STEPS = 2**22
+"""The longest span and ramp, in steps: single precision counts to 2**24, in halves to 2**23."""
+
 
 class LiveMemories(NamedTuple):
     """The memories a state holds: those the step just taken could read, and that step itself.
 
-    Shapes: age_BLS float, in steps: 0 is the step just taken, `inf` an empty slot.
+    Shapes: age_BLS float, in steps: 0 is the step just taken, `inf` an empty slot. steps_S: how
+    many steps a slot stands for, its own and those before it; None: one each.
     """
 
     age_BLS: Tensor
+    steps_S: Tensor | None = None
 
     def count_BL(self) -> Tensor:
         """Number of memories held, per environment and layer."""
         return self.age_BLS.isfinite().sum(-1)
 
-    def holds_B(self, age_B: Tensor) -> Tensor:
-        """Whether the step taken `age_B` steps ago is held in any layer. Shape (B,), bool."""
-        return (self.age_BLS == age_B[:, None, None]).flatten(1).any(-1)
+    def step_ages_BLSc(self) -> Tensor:
+        """Ages of all the steps that each slot stands for, newest first; `inf` for none."""
+        age_BLS1 = self.age_BLS[..., None]
+        if self.steps_S is None:
+            return age_BLS1
+        back_c = torch.arange(int(self.steps_S.max()), device=age_BLS1.device)
+        return torch.where(back_c < self.steps_S[:, None], age_BLS1 + back_c, torch.inf)
 
 
 class Read(NamedTuple):
@@ -167,7 +176,7 @@ def check_positive(owner: str, **values: float) -> None:
         if not value > 0:
             raise ValueError(f"{owner}: {name} = {value} must be above 0")
         if math.isinf(value):
-            raise ValueError(f"{owner}: {name} = {value} must be finite; use a large number")
+            raise ValueError(f"{owner}: {name} = {value} must be finite")
 
 
 def check_counts(owner: str, **values: int) -> None:
@@ -179,8 +188,16 @@ def check_counts(owner: str, **values: int) -> None:
             raise ValueError(f"{owner}: {name} = {value!r} must be a whole number, an int")
 
 
-def check_initial_span(owner: str, initial_span: float, max_span: float) -> None:
-    """Raise ValueError unless `initial_span` is a fraction of `max_span`, neither none nor all."""
+def check_spans(owner: str, initial_span: float, max_span: float, ramp: float) -> None:
+    """Raise ValueError unless single precision tells every age up to `max_span` and the ramp from
+    the next, and `initial_span` is a fraction of `max_span`, neither none nor all."""
+    check_positive(owner, max_span=max_span, ramp=ramp)
+    for name, steps in (("max_span", max_span), ("ramp", ramp)):
+        if steps > MOST_STEPS:
+            raise ValueError(
+                f"{owner}: {name} = {steps:g} must be at most {MOST_STEPS}: beyond that single "
+                "precision does not tell one step from the next"
+            )
     check_number(owner, "initial_span", initial_span)
     if not 0 < initial_span < 1:
         steps = max(1.0, initial_span)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .contract import check_counts, check_initial_span, check_positive
+from .contract import check_counts, check_positive, check_spans
 from .slot_transformer import SlotState, SlotTransformer
 from .stack import TransformerConfig
 
@@ -35,13 +35,8 @@ class ExpireSpanConfig(TransformerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(
-            "expire-span",
-            max_span=self.max_span,
-            ramp=self.ramp,
-            temperature=self.temperature,
-        )
-        check_initial_span("expire-span", self.initial_span, self.max_span)
+        check_spans("expire-span", self.initial_span, self.max_span, self.ramp)
+        check_positive("expire-span", temperature=self.temperature)
         if isinstance(self.max_live, int) and self.max_live < 2:
             raise ValueError(
                 f"expire-span: max_live = {self.max_live} must be at least 2, the present step and "

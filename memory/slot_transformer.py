@@ -206,24 +206,25 @@ class SlotTransformer(TransformerMemory):
         carried_BLSD = state.hidden_BLSD.detach().masked_fill(empty_BLS1, 0.0)
         episode_BT = starts_BT.bool().cumsum(1)
         x_BTD = self.embed(x_BTE)
-        memories, reads = [], []
+        memories, reads, spans = [], [], []
         for i in range(self.n_layers):
             layer = self.layer(i)
             z_BTD = layer.norm(x_BTD)
             memories_BKD = torch.cat([carried_BLSD[:, i], z_BTD], dim=1)
             keys = segment_keys(state.age_BLS[:, i], episode_BT)
-            span_BK = self.spans(memories_BKD[:, None], slice(i, i + 1))[:, 0]
-            span_BK = span_BK.minimum(state.limit_B[:, None])
+            predicted_BK = self.spans(memories_BKD[:, None], slice(i, i + 1))[:, 0]
+            span_BK = predicted_BK.minimum(state.limit_B[:, None])
             y_BTD, read = self._read_segment(i, z_BTD, memories_BKD, span_BK, keys, episode_BT)
             x_BTD = layer.finish(x_BTD, y_BTD)
             memories.append(memories_BKD.detach())
             reads.append(read)
+            spans.append(predicted_BK[:, -T:].detach())
         live_BTL = torch.stack([r.readable_BNCW.sum(-1).flatten(1)[:, :T] for r in reads], -1) - 1
         evicted_BT = torch.stack([read.evicted_BT for read in reads]).sum(0)
-        span_BTL = torch.stack([read.span_BK[:, -T:] for read in reads], -1)
         state = self._pack(memories, reads, state, evicted_BT, episode_BT)
         losses = torch.stack([torch.stack(read.losses) for read in reads]).sum(0)
         used = tuple(read.read for read in reads) if self.has_own_spans else ()
+        span_BTL = torch.stack(spans, -1)
         aux = Aux(losses[0], losses[1], losses[2], used, span_BTL, live_BTL, evicted_BT.sum(1))
         return self.final_norm(x_BTD), state, aux
 
@@ -256,7 +257,7 @@ class SlotTransformer(TransformerMemory):
         log_mask_BNHCW = self._log_mask(layer, mask_BNCW, stretches.age_BNCW, readable_BNCW)
         origin_N = steps_NC[:, 0] + C // 2  # positions count from the middle of each stretch
         q_MHCx = attention.queries(
-            z_BTD[:, steps_NC].view(B * N, C, D), (steps_NC[0] - origin_N[0]).to(z_BTD)
+            z_BTD[:, steps_NC].view(B * N, C, D), (steps_NC - origin_N[:, None]).to(z_BTD)
         )
         kv_MWY = take_rows(attention.keys_values(memories_BKD), stretches.index_BNW)
         # Keys gathered but not readable may lie far ahead, where exp would overflow.

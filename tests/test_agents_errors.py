@@ -283,6 +283,24 @@ def test_loading_changes_what_it_can_and_refuses_the_rest(tmp_path: Path) -> Non
         MemoryPPO.load(tmp_path / "model", memory="lstm", memory_kwargs={})
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gamma": 2.0}, "gamma = 2.0 is out of bounds"),
+        ({"n_epochs": 0}, "n_epochs = 0 is below 1"),
+        ({"target_kl": -1.0}, "target_kl = -1.0 must be above 0"),
+        ({"min_lr_share": 7.0}, "min_lr_share = 7.0 must be above 0"),
+        ({"batch_size": 31}, "batch_size = 31 is not a multiple"),
+    ],
+)
+def test_what_making_an_agent_refuses_loading_one_refuses(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    small().save(tmp_path / "model")
+    with pytest.raises(ValueError, match=message):
+        MemoryPPO.load(tmp_path / "model", **change)
+
+
 # names and numbers
 
 
@@ -346,6 +364,8 @@ def test_environments_given_have_their_own_number() -> None:
         (BOX, spaces.Text(4), "Text"),
         (spaces.Tuple([BOX, BOX]), spaces.Discrete(2), "Tuple"),
         (spaces.Dict({"in": spaces.Dict({"box": BOX})}), spaces.Discrete(2), "Dict"),
+        (spaces.Dict({"observation": spaces.Dict({"box": BOX})}), spaces.Discrete(2), "Dict"),
+        (spaces.Box(-1, 1, ()), spaces.Discrete(2), "a number without an axis"),
         (spaces.Dict({"words": spaces.Text(4), "box": BOX}), spaces.Discrete(2), "Text"),
         (spaces.Text(4), spaces.Discrete(2), "Text"),
         (spaces.Discrete(4, start=3), spaces.Discrete(2), "start"),

@@ -54,6 +54,20 @@ def test_a_picture_shares_vectors_by_channel_as_sb3_hands_it_over(size: int) -> 
         assert not read(6, 1, 2, kind).allclose(ball)
 
 
+def test_a_class_made_from_the_default_extractor_sees_symbols_too() -> None:
+    class Mine(ObservationExtractor):
+        pass
+
+    env = make_vec_env("MiniGrid-Empty-5x5-v0", 1, seed=0)
+    model = MemoryPPO("MlpPolicy", env, policy_kwargs={"features_extractor_class": Mine})
+    model.learn(model.n_steps)  # counts symbols
+    shape = model.observation_space.shape
+    assert shape is not None
+    views = torch.randint(0, 9, (2, *shape), device=model.device)
+    features = model.policy.extract_features(views)
+    assert isinstance(features, torch.Tensor) and not features[0].allclose(features[1])
+
+
 def test_a_one_hot_code_too_long_to_write_out_is_read_as_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -66,6 +66,13 @@ def test_a_perfect_prediction_costs_nothing_and_the_mean_costs_1() -> None:
     assert prediction_loss(mean_BTF, features_BTF, starts_BT).item() == pytest.approx(1)
 
 
+def test_first_observations_are_no_part_of_the_mean() -> None:
+    features_BTF = torch.tensor([100.0, -1, 1, -1, 1]).repeat(2)[None, :, None]
+    starts_BT = (features_BTF == 100)[..., 0]
+    mean_BTF = torch.zeros(1, 10, 1)
+    assert prediction_loss(mean_BTF, features_BTF, starts_BT).item() == pytest.approx(1)
+
+
 def test_nothing_is_predicted_across_an_episode_start_or_the_end_of_the_segment() -> None:
     features_BTF, starts_BT = segment()
     predicted_BTF = torch.randn(2, 5, 3)
@@ -139,5 +146,5 @@ def test_without_a_coefficient_nothing_is_predicted() -> None:
 
 @pytest.mark.parametrize("coef", [-1.0, float("nan"), float("inf")])
 def test_a_coefficient_out_of_bounds_is_refused(coef: float) -> None:
-    with pytest.raises(ValueError, match=r"prediction_coef = .* at least 0"):
+    with pytest.raises(ValueError, match=r"prediction_coef = .* use 0 or more"):
         MemoryPPO("MlpPolicy", alternating("discrete"), prediction_coef=coef)

@@ -16,11 +16,12 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 from torch import Tensor
 
 from expire_span.agents import MemoryA2C, MemoryPPO
 from expire_span.memory import MEMORIES
+from expire_span.memory.contract import state_tensors
 
 Algorithm = type[MemoryPPO] | type[MemoryA2C]
 
@@ -159,6 +160,36 @@ def test_ratio_is_one_before_an_update(
     assert max(compare.ratio_errors) < 1e-5
     assert max(compare.value_errors) < 1e-5
     assert differ(parameters(model), before)
+
+
+class Rounding(RandomEnv):
+    """Takes actions of any kind of number, and shows amounts as whole ones."""
+
+    observation_space = spaces.Box(0, 255, (8,), np.uint8)
+
+    def __init__(self, dtype: type[Any]) -> None:
+        self.action_space = spaces.Box(-4, 4, (2,), dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "squashes"),
+    [(np.int32, False), (np.float16, False), (np.float64, False), (np.float64, True)],
+)
+def test_what_is_stored_is_not_rounded(dtype: type[Any], squashes: bool) -> None:
+    env = VecNormalize(VecMonitor(DummyVecEnv([lambda: Rounding(dtype)] * B)))
+    model = MemoryPPO(
+        "MlpPolicy",
+        env,
+        memory_kwargs=SMALL,
+        n_steps=T,
+        seed=0,
+        use_sde=squashes,
+        policy_kwargs={"squash_output": squashes},
+    )
+    compare = CompareWithActing()
+    model.learn(2 * B * T, callback=compare)
+    assert max(compare.ratio_errors) < 1e-5
+    assert max(compare.value_errors) < 1e-5
 
 
 # timeouts
@@ -324,6 +355,29 @@ def test_saving_leaves_the_run_as_it_was(tmp_path: Path) -> None:
         model.learn(2 * B * T, reset_num_timesteps=False)
         runs.append(parameters(model))
     assert_equal(*runs)
+
+
+def test_a_save_that_fails_leaves_the_run_as_it_was(tmp_path: Path) -> None:
+    runs = []
+    for save in (False, True):
+        model = fresh_model(MemoryPPO)
+        model.learn(2 * B * T)
+        if save:
+            (tmp_path / "file").touch()
+            with pytest.raises(OSError):
+                model.save(tmp_path / "file" / "model")
+        torch.rand(7)
+        model.learn(2 * B * T, reset_num_timesteps=False)
+        runs.append(parameters(model))
+    assert_equal(*runs)
+
+
+def test_memories_follow_the_agent_to_another_device() -> None:
+    model = fresh_model(MemoryPPO)
+    model.learn(B * T)
+    model.device = torch.device("meta")
+    model._setup_learn(1, reset_num_timesteps=False)
+    assert {leaf.device.type for leaf in state_tensors(model._last_state)} == {"meta"}
 
 
 def test_loading_with_another_environment_starts_its_episodes_afresh(tmp_path: Path) -> None:

@@ -69,6 +69,16 @@ def test_a_window_is_counted_right() -> None:
     assert len(evaluation.spans["cue"]) == 8 and (evaluation.spans["cue"] == 5).all()
 
 
+def test_a_compressed_cue_is_a_cue_that_is_held() -> None:
+    # a group of 4 steps is compressed when its last is 2 steps old
+    evaluation = evaluate("compressive", 8, 2, window=2, compression=4, n_compressed=4)
+    assert evaluation.cue_recall == 1
+    steps = [step for length in (2, 12) for step in range(length)]
+    live = [step - 3 * ((step - 1) // 4) if step else 0 for step in steps]
+    assert evaluation.live_memory_mean == pytest.approx([np.mean(live)] * 2)
+    assert evaluation.precision == pytest.approx(sum(step > 0 for step in steps) / sum(live))
+
+
 def test_environments_that_have_played_their_share_are_not_counted() -> None:
     """Of three episodes one is long; a fourth, long too, is played beside it and left out."""
     evaluation = evaluate("transformer-xl", 3, 2, window=5)

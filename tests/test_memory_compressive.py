@@ -70,6 +70,18 @@ def test_outputs_follow_the_definition() -> None:
     assert aux.live_BTL.max() == WINDOW + GROUP - 2 + N_COMPRESSED
 
 
+def test_a_group_is_live_for_all_of_its_steps() -> None:
+    memory = build()
+    state = memory.initial_state(1)
+    for t in range(12):  # groups of steps 0 to 2 and 3 to 5, then single steps
+        x_BE = torch.randn(1, E, dtype=torch.float64)
+        _, state = memory.step(x_BE, state, torch.tensor([t == 0]))
+    live = memory.live(state)
+    assert live.count_BL().tolist() == [[2 + 6]]
+    ages = live.step_ages_BLSc()
+    assert sorted(ages[ages.isfinite()].tolist()) == list(range(12))
+
+
 def test_reconstruction_trains_the_compression_and_nothing_else() -> None:
     memory = build()
     x_BTE = torch.randn(2, 20, E, dtype=torch.float64)

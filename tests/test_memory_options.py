@@ -88,6 +88,14 @@ def test_infinite_numbers_are_named(option: str) -> None:
         make_memory("expire-span", dim_in=4, **{option: float("inf")})
 
 
+@pytest.mark.parametrize("name", ["expire-span", "adaptive-span"])
+@pytest.mark.parametrize("option", ["max_span", "ramp"])
+def test_steps_are_told_from_one_another(name: str, option: str) -> None:
+    make_memory(name, dim_in=4, **{option: 2**22})
+    with pytest.raises(ValueError, match=rf"{option} = 1e\+09 must be at most 4194304"):
+        make_memory(name, dim_in=4, **{option: 1e9})
+
+
 @pytest.mark.parametrize("option", ["width", "n_layers", "ffn_width", "max_live"])
 @pytest.mark.parametrize("value", [8.5, "8"])
 def test_numbers_that_must_be_whole_are_named(option: str, value: Any) -> None:

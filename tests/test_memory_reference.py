@@ -173,7 +173,9 @@ def test_unroll_and_its_gradients_follow_the_equations(options: dict[str, Any], 
     if begin:
         state = memory.unroll(x_BTE[:, :begin], state, starts_BT[:, :begin])[1]
     x_BTE.requires_grad_()
-    y_BTD, _, aux = memory.unroll(x_BTE[:, begin:], state, starts_BT[:, begin:])
+    y_BTD, after, aux = memory.unroll(x_BTE[:, begin:], state, starts_BT[:, begin:])
+    assert aux.span_BTL is not None  # as predicted, whatever `shorten` makes of it
+    torch.testing.assert_close(aux.span_BTL[:, -1], memory.spans_at_birth(after))
     played = [
         Reference(memory, state.limit_B[i]).play(x_BTE[i], starts_BT[i], begin) for i in range(3)
     ]

@@ -86,6 +86,17 @@ def test_only_spans_of_single_memories_learn_from_use(name: str) -> None:
     assert len(reads) == (2 if name == "expire-span" else 0)
 
 
+def test_steps_that_fill_up_a_stretch_read_what_the_last_step_reads() -> None:
+    torch.manual_seed(0)
+    memory = make_memory("expire-span", dim_in=4, width=8, n_heads=2, ramp=60)
+    with torch.no_grad():
+        memory.layers[0].attention.age_mix_HJ.normal_(std=3)  # type: ignore[index, union-attr]
+    starts_BT = torch.zeros(3, 40, dtype=torch.bool)
+    aux = memory.unroll(torch.randn(3, 40, 4), memory.initial_state(3), starts_BT)[2]
+    last_BHCW = aux.reads[0].attention_MHCW[1::2]  # steps 32 to 39, and 24 more
+    torch.testing.assert_close(last_BHCW[:, :, 8:], last_BHCW[:, :, 7:8].expand(-1, -1, 24, -1))
+
+
 def test_influence_counts_what_could_be_read_and_nothing_else() -> None:
     _, preference_BT, reads = memory_and_read("expire-span")
     for read, influence in zip(reads, influences(reads, preference_BT), strict=True):

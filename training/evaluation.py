@@ -216,26 +216,29 @@ class _Retention:
         self.kind_GB[self.step] = kind_B
         if live is None:
             return
-        age_BLS = np.where(active_B[:, None, None], live.age_BLS.cpu().numpy(), np.inf)
-        self._count(active_B, age_BLS)
+        age_BLSc = live.step_ages_BLSc().cpu().numpy()
+        age_BLSc = np.where(active_B[:, None, None, None], age_BLSc, np.inf)
+        self._count(active_B, age_BLSc)
         span_BL = self.memory.spans_at_birth(state)
         if span_BL is not None:
             self.span_NL.append(span_BL.cpu().numpy()[active_B])
             self.kind_N.append(kind_B[active_B])
         for i, recorder in enumerate(self.recorders):
             if active_B[i] and not recorder.complete:
-                recorder.observe(int(kind_B[i]), age_BLS[i])
+                recorder.observe(int(kind_B[i]), age_BLSc[i])
 
-    def _count(self, active_B: NDArray[np.bool_], age_BLS: NDArray[Any]) -> None:
-        past_BLS = np.isfinite(age_BLS) & (age_BLS > 0)
-        live_BL = past_BLS.sum(-1)
+    def _count(self, active_B: NDArray[np.bool_], age_BLSc: NDArray[Any]) -> None:
+        past_BLSc = np.isfinite(age_BLSc) & (age_BLSc > 0)
+        live_BL = past_BLSc.any(-1).sum(-1)
         self.measures_live = True
         self.live_L = self.live_L + live_BL.sum(0)
         self.live_max = max(self.live_max, int(live_BL.max()))
         self.counted_steps += int(active_B.sum())
-        envs, _, _ = past = np.nonzero(past_BLS)
-        births = self.step - age_BLS[past].astype(np.int64)
-        self.live_cues += int((self.kind_GB[births, envs] == CUE).sum())
+        envs, *_ = past = np.nonzero(past_BLSc)
+        births = self.step - age_BLSc[past].astype(np.int64)
+        is_cue_BLSc = np.zeros_like(past_BLSc)
+        is_cue_BLSc[past] = self.kind_GB[births, envs] == CUE
+        self.live_cues += int(is_cue_BLSc.any(-1).sum())
 
     def end(
         self,
@@ -288,13 +291,13 @@ class _Recorder:
         self.kinds: list[int] = []
         self.last_live: list[list[int]] = []  # by birth, then by layer
 
-    def observe(self, kind: int, age_LS: NDArray[Any]) -> None:
+    def observe(self, kind: int, age_LSc: NDArray[Any]) -> None:
         """Take in a step of the episode."""
         now = len(self.kinds)
         self.kinds.append(kind)
-        self.last_live.append([now] * len(age_LS))
-        for layer, slot in np.argwhere(np.isfinite(age_LS)):
-            self.last_live[now - int(age_LS[layer, slot])][layer] = now
+        self.last_live.append([now] * len(age_LSc))
+        for layer, slot, k in np.argwhere(np.isfinite(age_LSc)):
+            self.last_live[now - int(age_LSc[layer, slot, k])][layer] = now
 
     def finish(self, success: bool | None, reward: float) -> EpisodeRecord | None:
         """The record; None if the memory held nothing to record."""
