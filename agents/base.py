@@ -34,12 +34,13 @@ from .checks import (
 )
 from .environments import Playable, playable_env
 from .episode_returns import EpisodeReturns
-from .extractors import SUPPORTED_SPACES, ObservationExtractor
+from .extractors import ObservationExtractor
 from .metrics import record_rollout
 from .policy import POLICY_ALIASES, Evaluation, MemoryActorCriticPolicy, policy_class
 from .random_state import RandomState
 from .retention import RetentionTracker
 from .rollout import MemoryRolloutBuffer, RolloutSegment, cut_episodes
+from .spaces import SUPPORTED_SPACES
 from .span_control import SpanCoef, UseSign, make_span_control
 from .vec_env import read_marks
 
@@ -131,12 +132,18 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         """SB3's, which making an agent and loading one both end with."""
+        if not hasattr(self, "observation_space"):
+            raise ValueError("env = None: an agent is made for an environment; give it or its id")
         self._check_options()
         super()._setup_model()
 
     def _check_options(self) -> None:
         """Raise ValueError for numbers out of bounds, and for options that do not go together."""
         check_bounds(self)
+        if not self.max_grad_norm > 0:
+            raise ValueError(
+                f"max_grad_norm = {self.max_grad_norm} must be above 0; float('inf') for no bound"
+            )
         check_advantage_options(self.scale_ent_coef, self.min_lr_share, self.normalize_advantage)
 
     # ------------------------------------------------------------------------------ collecting
@@ -345,8 +352,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
         fresh = reset_num_timesteps or self._last_obs is None or self._last_state is None
-        if not fresh and self._random_state is not None:
-            self._random_state.restore(self.device)  # go on as if never stopped
+        if not reset_num_timesteps and self._random_state is not None:
+            self._random_state.restore(self.device, self._rng)  # go on as if never stopped
         self._random_state = None
         result = super()._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
@@ -364,12 +371,24 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             self._last_state = map_state(lambda leaf: leaf.to(self.device), self._last_state)
         return result
 
+    def set_env(self, env: Playable, force_reset: bool = True) -> None:
+        """SB3's; `env` may be whatever an agent is made with."""
+        n_envs = self.n_envs if isinstance(env, str) else None
+        super().set_env(playable_env(env, n_envs, None), force_reset)  # type: ignore[arg-type]
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """SB3's, for the order of minibatches too."""
+        super().set_random_seed(seed)
+        if seed is not None:
+            self._rng = np.random.default_rng(seed)
+
     # ---------------------------------------------------------------------------------- saving
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """SB3's `save`. The memory of the running episodes and the random state go along, so that
-        `learn(reset_num_timesteps=False)` after `load` goes on as if never stopped."""
-        self._random_state = RandomState.now(self.device)
+        `learn(reset_num_timesteps=False)` goes on as if never stopped after `load` with the same
+        environments and `force_reset=False`; without the latter new episodes begin."""
+        self._random_state = RandomState.now(self.device, self._rng)
         self.saved_by, self.checkpoint_format = self.algorithm, CHECKPOINT_FORMAT
         try:
             super().save(*args, **kwargs)
@@ -386,6 +405,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         check_checkpoint(path, cls.algorithm)
         check_changes_on_load(kwargs)
         model = super().load(path, playable_env(env, None, None), *args, **kwargs)
+        if "seed" in kwargs:
+            model._random_state = None
         if kwargs.keys() & {"span_coef", "target_live", "use_by"}:
             model.span_control = make_span_control(model.span_coef, model.target_live, model.use_by)
         return model

@@ -18,7 +18,7 @@ LARGEST_WEIGHT = 1e12
 """Weights beyond it have diverged: sums of their products overflow single precision."""
 
 
-CHECKPOINT_FORMAT = 7
+CHECKPOINT_FORMAT = 8
 """Raised whenever what an agent saves changes, so that an older file is refused and not misread."""
 
 
@@ -141,16 +141,19 @@ def check_weights(policy: torch.nn.Module, n_steps: int) -> None:
 
 
 def check_checkpoint(path: Any, algorithm: str) -> None:
-    """Raise CheckpointError unless `path` is a whole zip file that this `algorithm` saved."""
-    if not isinstance(path, str | Path):
-        return  # an open file: SB3 reads it
-    file = Path(path)
-    if not file.exists() and not file.suffix:
-        file = file.with_suffix(".zip")
-    if not file.exists():
-        raise FileNotFoundError(f"there is no checkpoint {file}; train one or correct the path")
+    """Raise CheckpointError unless `path` is a whole zip file that this `algorithm` saved. An open
+    file is at its beginning afterwards."""
+    file: Any = path  # or an open one
+    if isinstance(path, str | Path):
+        file = Path(path)
+        if not file.exists() and not file.suffix:
+            file = file.with_suffix(".zip")
+        if not file.exists():
+            raise FileNotFoundError(f"there is no checkpoint {file}; train one or correct the path")
     advice = f"load a file written by {algorithm}.save"
     data = _read_data(file, advice)
+    if file is path:
+        path.seek(0)
     saved_by, saved_format = data.get("saved_by"), data.get("checkpoint_format")
     if saved_by is None:
         raise CheckpointError(f"{file} holds an agent of another kind, without memory; {advice}")
@@ -166,7 +169,7 @@ def check_checkpoint(path: Any, algorithm: str) -> None:
         )
 
 
-def _read_data(file: Path, advice: str) -> dict[str, Any]:
+def _read_data(file: Any, advice: str) -> dict[str, Any]:
     """What an SB3 algorithm's file says of the agent. Raises CheckpointError for other files."""
     if not zipfile.is_zipfile(file):
         raise CheckpointError(f"{file} is corrupt or no checkpoint: it is not a zip file; {advice}")

@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
 
-from .extractors import check_action_space, check_space
+from .spaces import check_action_space, check_space
 from .vec_env import GymnasiumVecEnv, Info
 
 Playable = GymEnv | VectorEnv[Any, Any, Any] | str

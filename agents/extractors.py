@@ -11,6 +11,8 @@ from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_ima
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from torch import Tensor, nn
 
+from .spaces import check_space, parts_of
+
 MAX_SYMBOLS = 32
 """A uint8 box whose entries stay below this holds indices (object, colour, ...), not amounts."""
 IMAGE_SYMBOLS = 16
@@ -216,13 +218,12 @@ class ObservationExtractor(BaseFeaturesExtractor):
         symbol_width: int = 64,
         cnn_width: int = 256,
     ) -> None:
-        parts = dict(observation_space) if isinstance(observation_space, spaces.Dict) else {}
+        check_space(observation_space)
         super().__init__(observation_space, features_dim=1)
         self.is_dict = isinstance(observation_space, spaces.Dict)
         encoders: dict[str, nn.Module] = {}
         dim = 0
-        for name, part in (parts if self.is_dict else {"observation": observation_space}).items():
-            check_part(part, name)
+        for name, part in parts_of(observation_space).items():
             encoder, size = self._encoder(part, symbol_width, cnn_width)
             encoders[name] = encoder
             dim += size
@@ -257,54 +258,3 @@ class ObservationExtractor(BaseFeaturesExtractor):
         for key, encoder in self.encoders.items():
             if isinstance(encoder, SymbolEmbedding | SentenceEncoder):
                 encoder.adapt(parts[key])
-
-
-SUPPORTED_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-"""Kinds of actions an agent can take and of observations it reads, alone or in a Dict: those of
-SB3's PPO."""
-
-
-def check_space(space: spaces.Space[object]) -> None:
-    """Raise ValueError unless SB3's preprocessing takes observations of `space`."""
-    parts = space.items() if isinstance(space, spaces.Dict) else [("observation", space)]
-    for name, part in parts:
-        check_part(part, name)
-
-
-def check_part(space: spaces.Space[object], name: str) -> None:
-    """Raise ValueError for an observation `name`, maybe one of several, that is not supported."""
-    if isinstance(space, spaces.Box) and not space.shape:
-        raise ValueError(
-            f"observation {name!r} is {space}, a number without an axis; give it one, as in "
-            "np.array([x]), in the environment or in a gymnasium wrapper"
-        )
-    if isinstance(space, SUPPORTED_SPACES):
-        check_numbering(space, f"observation {name!r}")
-        return
-    advice = "wrap the environment so that it is one of these"
-    if name == "mission" or "Mission" in type(space).__name__:
-        advice = "wrap the environment in minigrid.wrappers.ImgObsWrapper, which drops the text"
-    known = ", ".join(kind.__name__ for kind in SUPPORTED_SPACES)
-    raise ValueError(
-        f"observation {name!r} is a {type(space).__name__} space, which is not supported; "
-        f"supported: {known} and a Dict of these; {advice}"
-    )
-
-
-def check_action_space(space: spaces.Space[object]) -> None:
-    """Raise ValueError for actions that are numbered otherwise than the policy numbers them."""
-    check_numbering(space, "the action space")
-
-
-def check_numbering(space: spaces.Space[object], name: str) -> None:
-    """Raise ValueError unless a discrete space counts from 0, in one row."""
-    start = getattr(space, "start", 0)
-    if np.any(start):
-        raise ValueError(
-            f"{name} is {space}, whose start = {start} is not supported: shift it to 0 with a "
-            "gymnasium wrapper"
-        )
-    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim != 1:
-        raise ValueError(
-            f"{name} is {space}, a MultiDiscrete of {space.nvec.ndim} dimensions; flatten it to one"
-        )

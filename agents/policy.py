@@ -188,6 +188,11 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         if state is None:
             state = self.initial_state(n_envs)
             episode_start = np.ones(n_envs, dtype=bool)
+        elif type(state) is not (kind := type(self.initial_state(1))):
+            raise ValueError(
+                f"predict got a state that is a {type(state).__name__}, where this memory's is a "
+                f"{kind.__name__}; pass the state that predict returned, or None to start episodes"
+            )
         elif (n_state := _batch_size(state)) != n_envs:
             raise ValueError(
                 f"predict got {n_envs} observations with a state of {n_state} environments; pass "

@@ -94,6 +94,10 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
             raise ValueError(
                 f"target_kl = {self.target_kl} must be above 0, or None for no bound on an update"
             )
+        for name in ("clip_range", "clip_range_vf"):
+            clip = getattr(self, name)
+            if clip is not None and not FloatSchedule(clip)(1.0) > 0:
+                raise ValueError(f"{name} = {FloatSchedule(clip)(1.0)} must be above 0")
         if self.batch_size is not None and (
             self.batch_size < self.n_steps or self.batch_size % self.n_steps
         ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, Protocol
 
 import numpy as np
@@ -128,12 +129,16 @@ def make_span_control(
     if span_coef == "auto":
         if target_live is None:
             return AutoSpanControl(use_by)
-        schedule = FloatSchedule(target_live)
+        if not callable(target_live) and not isinstance(target_live, Real):
+            raise ValueError(
+                f"target_live = {target_live!r} must be a number, a function or None for no target"
+            )
+        schedule = FloatSchedule(target_live if callable(target_live) else float(target_live))
         lowest = min(schedule(1.0), schedule(0.0))
         if not lowest > 0:
             raise ValueError(f"target_live = {lowest:g} must be above 0, or None for no target")
         return AutoSpanControl(use_by, target_live=schedule)
-    if not isinstance(span_coef, int | float) or not 0 <= span_coef < math.inf:
+    if not isinstance(span_coef, Real) or not 0 <= span_coef < math.inf:
         raise ValueError(f"span_coef = {span_coef!r} must be 'auto' or a number of at least 0")
     if target_live is not None:
         raise ValueError(

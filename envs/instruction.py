@@ -48,7 +48,7 @@ class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
 
     ## Observation space
 
-    One sentence, as the numbers of its words, padded with 0: shape (15,), `uint16`. `VOCABULARY`
+    One sentence, as the numbers of its words, padded with 0: shape (16,), `uint16`. `VOCABULARY`
     has the words by number, `decode` reads a sentence (both in `expire_span.envs.language`).
 
     ## Rewards

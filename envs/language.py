@@ -72,7 +72,7 @@ NUMBER: dict[str, int] = {word: number for number, word in enumerate(VOCABULARY)
 """The number of every word."""
 
 SENTENCE_LENGTH = max(len(text.split()) for text in PATTERNS.values())
-"""Words of the longest sentence: 15."""
+"""Words of the longest sentence: 16."""
 
 
 def encode(sentence: str) -> NDArray[np.uint16]:

@@ -320,6 +320,34 @@ def test_same_seed_same_run(algorithm: Algorithm, memory: str) -> None:
     assert differ(runs[0], runs[2])
 
 
+def test_a_seed_set_later_seeds_everything() -> None:
+    runs = []
+    for seed in (5, 5, 6):
+        env = random_envs()
+        env.seed(0)
+        model = MemoryPPO("MlpPolicy", env, memory_kwargs=SMALL, n_steps=T)
+        with torch.no_grad():
+            for weight in model.policy.parameters():
+                weight.fill_(0.01)
+        model.set_random_seed(seed)
+        model.learn(2 * B * T)
+        runs.append(parameters(model))
+    assert_equal(runs[0], runs[1])
+    assert differ(runs[0], runs[2])
+
+
+def test_loading_with_a_seed_begins_with_it(tmp_path: Path) -> None:
+    model = fresh_model(MemoryPPO)
+    model.learn(B * T)
+    model.save(tmp_path / "model")
+    orders = []
+    for seed in (5, 5, 6):
+        loaded = MemoryPPO.load(tmp_path / "model", env=random_envs(), seed=seed)
+        loaded._setup_learn(1, reset_num_timesteps=False)
+        orders.append([*loaded._rng.permutation(50), *torch.rand(5).tolist()])
+    assert orders[0] == orders[1] != orders[2]
+
+
 @pytest.mark.parametrize("algorithm", [MemoryPPO, MemoryA2C])
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_saving_loading_and_learning_on_equals_never_having_stopped(

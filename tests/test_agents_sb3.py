@@ -142,6 +142,14 @@ def test_a_state_of_other_environments_is_refused(memory: str) -> None:
         model.predict(obs[1, :2], state)
 
 
+@for_every_memory
+def test_a_state_of_another_memory_is_refused(memory: str) -> None:
+    model, obs = pendulum_model(memory), pendulum_obs(1)
+    other = (np.zeros((1, 3, 8)), np.zeros((1, 3, 8)))  # as RecurrentPPO's
+    with pytest.raises(ValueError, match=r"a state that is a tuple, .* or None to start episodes"):
+        model.predict(obs[0], other)
+
+
 def test_actions_lie_in_the_space_and_vary_unless_deterministic() -> None:
     model, obs = pendulum_model(), pendulum_obs(1, n=64)[0]
     with torch.no_grad():
@@ -289,6 +297,14 @@ def test_set_env_starts_episodes_there(algorithm: Any) -> None:
     model.set_env(corridors(seed=10))
     model.learn(B * T, reset_num_timesteps=False)
     assert model.rollout_buffer.episode_starts[0].tolist() == [1] * B
+
+
+def test_set_env_takes_what_an_agent_is_made_with() -> None:
+    model = build(env=CORRIDOR, n_envs=3)
+    for env in (CORRIDOR, gym.make_vec(CORRIDOR, num_envs=3)):
+        model.set_env(env)
+        model.learn(3 * T, reset_num_timesteps=False)
+        assert model.rollout_buffer.episode_starts[0].tolist() == [1] * 3
 
 
 @for_both_algorithms

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from expire_span.training.arguments import parse
 from expire_span.training.metrics_csv import STEPS, MetricsCsv, read_metrics
 from expire_span.training.run_directory import SaveCheckpoints
 from expire_span.training.session import close, open_session
+from expire_span.training.tensorboard_log import TensorBoardLog
 from expire_span.training.whole_file import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -209,6 +211,30 @@ def test_metrics_cut_off_in_a_line_are_read_without_it_and_written_anew(tmp_path
     path.write_bytes(whole + b"3,1.23e-")
     rows = read_metrics(path)
     assert rows == [{STEPS: 1.0, "a": 0.125}, {STEPS: 2.0, "a": 0.125}]
+
+
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", f"{STEPS},a\n1,x\n".encode(), b"\xff\xfe\n"])
+def test_metrics_that_are_none_are_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{path} is damaged .*move it away"):
+        read_metrics(path)
+
+
+def test_tensorboard_files_that_cannot_be_written_end_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    log = TensorBoardLog(tmp_path, warnings.append)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(log.writer, "add_scalar", full)
+    for step in (1, 2):
+        log.write({"a": 1.0}, {"a": ()}, step)
+    log.close()
+    assert len(warnings) == 1 and f"cannot write {tmp_path}: No space left" in warnings[0]
 
 
 def test_metrics_on_disk_stay_while_they_cannot_be_written_anew(

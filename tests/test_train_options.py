@@ -151,6 +151,7 @@ def test_options_survive_the_way_through_config_yaml(tmp_path: Path) -> None:
         (["--n-envs", "0"], ["n_envs = 0", "use 1 or more"]),
         (["--batch-size", "100"], ["batch_size = 100", "n_steps = 128"]),
         (["--span-coef", "-1"], ["span_coef = -1"]),
+        (["--adam-eps", "0"], ["adam_eps = 0.0 must be above 0"]),
         (["--first-target-live", "9"], ["first_target_live = 9", "target_live = None"]),
         (["--first-target-live", "9", "--target-live", "0"], ["target_live = 0", "above 0"]),
         (

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -59,9 +58,7 @@ def go_on(config: AnyConfig, directory: RunDirectory) -> Beginning:
     rows = read_metrics(directory.metrics, until=model.num_timesteps)
     stage = stage_reached(rows)
     vec_env = _make_stages(config, stage)
-    seed = fresh_seed(config.seed, TRAINING_STREAM, model.num_timesteps)
-    torch.manual_seed(seed)
-    vec_env.seed(seed)
+    vec_env.seed(fresh_seed(config.seed, TRAINING_STREAM, model.num_timesteps))
     if model.n_envs != vec_env.num_envs:
         raise UserError(
             f"{directory.model} was saved with n_envs = {model.n_envs}, and {directory.config} "

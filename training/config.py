@@ -152,6 +152,8 @@ class OnPolicyOptions:
     """Episodes over which rollout/success_rate and rollout/ep_rew_mean are taken."""
 
     def __post_init__(self) -> None:
+        if not self.adam_eps > 0:
+            raise ValueError(f"adam_eps = {self.adam_eps} must be above 0")
         first, last = self.first_target_live, self.target_live
         if first is not None and (last is None or not 0 < last <= first):
             raise ValueError(

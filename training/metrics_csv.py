@@ -78,12 +78,20 @@ def read_metrics(path: Path, until: float = float("inf")) -> list[Row]:
     """The lines of a metrics.csv as numbers, cells that are empty left out, up to step `until`.
 
     No lines if there is no file. A last line that was cut off, as by a full disk, is left out.
+
+    Raises: ValueError, naming the file, for one that holds anything else.
     """
     if not path.exists():
         return []
-    text = path.read_text()
-    whole = text[: text.rfind("\n") + 1].splitlines()
-    rows = [
-        {key: float(cell) for key, cell in row.items() if cell} for row in csv.DictReader(whole)
-    ]
-    return [row for row in rows if row[STEPS] <= until]
+    try:
+        text = path.read_text()
+        whole = text[: text.rfind("\n") + 1].splitlines()
+        rows = [
+            {key: float(cell) for key, cell in row.items() if cell} for row in csv.DictReader(whole)
+        ]
+        return [row for row in rows if row[STEPS] <= until]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error!r}): mend it, or move it away to go on without what it "
+            "says of the run so far, the stage of a curriculum included"
+        ) from error

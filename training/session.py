@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.logger import KVWriter, Logger
 
 from expire_span.agents import make_vec_env
 from expire_span.agents.base import MemoryOnPolicyAlgorithm
@@ -24,6 +24,7 @@ from .evaluation import Evaluation, evaluate_retention
 from .metrics_csv import STEPS, MetricsCsv
 from .progress import Progress, ShowProgress
 from .run_directory import RunDirectory, SaveCheckpoints
+from .tensorboard_log import TensorBoardLog
 from .wandb_log import WandbLog
 
 MAX_EVALUATION_ENVS = 100
@@ -75,7 +76,7 @@ def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], N
     metrics = MetricsCsv(directory.metrics, rows, warn)
     outputs: list[KVWriter] = [metrics]
     if config.tensorboard:
-        outputs.append(TensorBoardOutputFormat(str(directory.path / "tensorboard")))
+        outputs.append(TensorBoardLog(directory.path / "tensorboard", warn))
     wandb_log = None
     if config.wandb != "disabled":
         options = as_sections(config)
