@@ -21,7 +21,7 @@ State = tuple[Any, ...]
 S = TypeVar("S", bound=State)
 
 MOST_STEPS = 2**22
-"""The longest span and ramp, in steps: single precision counts to 2**24, in halves to 2**23."""
+"""The longest span and ramp, in steps: up to here single precision tells half steps apart too."""
 
 
 class LiveMemories(NamedTuple):
