@@ -63,6 +63,9 @@ class MemoryAttention(nn.Module):
         overflows."""
         B, Q, _ = z_BQD.shape
         q_BHQd = (self.query(z_BQD) * self.scale).view(B, Q, self.n_heads, -1).transpose(1, 2)
+        if (time_NQ == time_NQ[:1]).all():  # no stretch is filled up
+            position_HQJ = self.age_mix_HJ[:, None] * age_decay(time_NQ[0])
+            return torch.cat([q_BHQd, position_HQJ.expand(B, -1, -1, -1)], dim=-1)
         position_NHQJ = self.age_mix_HJ[:, None] * age_decay(time_NQ)[:, None]
         position_BHQJ = position_NHQJ.repeat(B // len(time_NQ), 1, 1, 1)
         return torch.cat([q_BHQd, position_BHQJ], dim=-1)
