@@ -83,7 +83,10 @@ def _train(session: run.Session) -> int:
 
 def _evaluate(session: run.Session, saved: Path) -> int:
     """Play, write what came of it, and show it with the place where the model was `saved`."""
-    print_table(run.report(session, run.evaluate(session)), session.directory, saved)
+    figures = run.report(session, run.evaluate(session))
+    print_table(figures, session.directory, saved)
+    if hint := run.stuck_hint(session, figures):
+        _say(hint)
     return 0 if saved == session.directory.model else FAILED
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.utils import obs_as_tensor
@@ -20,32 +19,26 @@ from expire_span.memory import Aux, LiveMemories, State, map_state, select_envs,
 
 from .advantage_scale import LEAST_SHARE, AdvantageScale
 from .checks import (
-    CHECKPOINT_FORMAT,
-    DivergedError,
-    NonFiniteError,
     check_advantage_options,
     check_bounds,
-    check_changes_on_load,
-    check_checkpoint,
     check_finite_gradient,
     check_finite_observations,
     check_finite_rewards,
-    check_weights,
 )
 from .environments import Playable, playable_env
 from .episode_returns import EpisodeReturns
 from .extractors import ObservationExtractor
 from .metrics import record_rollout
 from .policy import POLICY_ALIASES, Evaluation, MemoryActorCriticPolicy, policy_class
-from .random_state import RandomState
 from .retention import RetentionTracker
 from .rollout import MemoryRolloutBuffer, RolloutSegment, cut_episodes
+from .saving import SavedAlgorithm
 from .spaces import SUPPORTED_SPACES
 from .span_control import SpanCoef, UseSign, make_span_control
 from .vec_env import read_marks
 
 
-class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
+class MemoryOnPolicyAlgorithm(SavedAlgorithm):
     """SB3's on-policy loop with a memory that lasts for an episode.
 
     Takes what SB3's `OnPolicyAlgorithm` takes, and:
@@ -74,8 +67,6 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     `learn` for an observation, reward or loss that is not finite, with the model saved.
     """
 
-    algorithm: ClassVar[str]
-    """Name under which checkpoints are saved; a sub-class loads those of its parent."""
     policy: MemoryActorCriticPolicy
     rollout_buffer: MemoryRolloutBuffer
     normalize_advantage: bool
@@ -112,7 +103,6 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         self._last_marks: tuple[np.ndarray, np.ndarray] | None = None
         self._tracker: RetentionTracker | None = None
         self._returns: EpisodeReturns | None = None
-        self._random_state: RandomState | None = None
         policy_kwargs = {
             "memory": memory,
             "memory_kwargs": dict(memory_kwargs or {}),
@@ -305,44 +295,6 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         live, ramp = self._live(self._last_state), self.policy.memory.ramp
         record_rollout(self.logger, seen, self._tracker, live, ramp)
 
-    def learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str | None = None,
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> MemoryOnPolicyAlgorithm:
-        """SB3's `learn`. A value that is not finite stops it with the model saved."""
-        try:
-            return super().learn(
-                total_timesteps,
-                callback,
-                log_interval,
-                tb_log_name or type(self).__name__,
-                reset_num_timesteps,
-                progress_bar,
-            )
-        except (ValueError, RuntimeError) as error:  # torch's, for logits that are not finite
-            try:
-                check_weights(self.policy, self.num_timesteps)
-            except DivergedError as lost:
-                raise self._rescued(lost) from None
-            if isinstance(error, NonFiniteError):
-                raise self._rescued(error) from None
-            raise
-
-    def _rescued(self, error: NonFiniteError) -> NonFiniteError:
-        """The error, with the place where the model is saved."""
-        try:
-            self.save(self.rescue_path)
-        except OSError as reason:
-            kept = f"The model could not be saved in {self.rescue_path}: {reason.strerror}"
-        else:
-            kept = f"The model is saved in {self.rescue_path}"
-        return type(error)(f"{error}. {kept}")
-
     def _setup_learn(
         self,
         total_timesteps: int,
@@ -376,37 +328,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         n_envs = self.n_envs if isinstance(env, str) else None
         super().set_env(playable_env(env, n_envs, None), force_reset)  # type: ignore[arg-type]
 
-    def set_random_seed(self, seed: int | None = None) -> None:
-        """SB3's, for the order of minibatches too."""
-        super().set_random_seed(seed)
-        if seed is not None:
-            self._rng = np.random.default_rng(seed)
-
-    # ---------------------------------------------------------------------------------- saving
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """SB3's `save`. The memory of the running episodes and the random state go along, so that
-        `learn(reset_num_timesteps=False)` goes on as if never stopped after `load` with the same
-        environments and `force_reset=False`; without the latter new episodes begin."""
-        self._random_state = RandomState.now(self.device, self._rng)
-        self.saved_by, self.checkpoint_format = self.algorithm, CHECKPOINT_FORMAT
-        try:
-            super().save(*args, **kwargs)
-        finally:
-            self._random_state = None  # for the file alone: this agent goes on as if never saved
-
     @classmethod
     def load(cls, path: Any, env: Playable | None = None, *args: Any, **kwargs: Any) -> Any:
-        """SB3's `load`; `env` may be an id. What `kwargs` change is what the agent goes on with.
-
-        Raises: `CheckpointError`, with the reason, for other files; ValueError for options that the
-        network was made with.
-        """
-        check_checkpoint(path, cls.algorithm)
-        check_changes_on_load(kwargs)
-        model = super().load(path, playable_env(env, None, None), *args, **kwargs)
-        if "seed" in kwargs:
-            model._random_state = None
+        """As `SavedAlgorithm.load`."""
+        model = super().load(path, env, *args, **kwargs)
         if kwargs.keys() & {"span_coef", "target_live", "use_by"}:
             model.span_control = make_span_control(model.span_coef, model.target_live, model.use_by)
         return model

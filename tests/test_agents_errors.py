@@ -252,7 +252,7 @@ def test_agents_of_the_other_algorithm_are_refused(saved: Any, loaded: Any, tmp_
 def test_agents_saved_in_another_format_are_refused(
     algorithm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("expire_span.agents.base.CHECKPOINT_FORMAT", 1)
+    monkeypatch.setattr("expire_span.agents.saving.CHECKPOINT_FORMAT", 1)
     small(algorithm).save(tmp_path / "model")
     with pytest.raises(CheckpointError, match=r"model.zip has checkpoint_format = 1.* train anew"):
         algorithm.load(tmp_path / "model")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from expire_span.memory import MEMORIES
 from expire_span.train_rl import main
 from expire_span.training import ALGORITHMS, parse
 from expire_span.training.metrics_csv import STEPS, read_metrics
+from expire_span.training.session import stuck_hint
 
 CORRIDOR = ["--env-kwargs", "min_length=4", "max_length=8"]
 QUICK = [
@@ -207,6 +209,32 @@ def test_minigrid_ids_just_work(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert figures["episodes"] == 2 and figures["success_rate"] in (0.0, 0.5, 1.0)
     assert (figures["success_rate"] > 0) == (figures["mean_reward"] > 0)
     assert "success rate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("drawn", "likeliest", "deterministic", "hints"),
+    [
+        ([True] * 99 + [False], 0.5, True, True),
+        ([True] * 99 + [False], 0.95, True, False),
+        ([True] * 99 + [False], 0.5, False, False),
+        ([True] * 9, None, True, False),
+        ([], 0.5, True, False),
+        (None, 0.5, True, False),
+    ],
+)
+def test_an_agent_whose_likeliest_actions_fail_is_told_of(
+    drawn: list[bool] | None, likeliest: float | None, deterministic: bool, hints: bool
+) -> None:
+    session: Any = SimpleNamespace(
+        model=SimpleNamespace(ep_success_buffer=drawn),
+        config=SimpleNamespace(eval_deterministic=deterministic),
+        directory=SimpleNamespace(path="runs/some"),
+    )
+    hint = stuck_hint(session, {"success_rate": likeliest})
+    assert (hint is not None) == hints
+    if hint is not None:
+        assert hint.startswith("99% of the last 100 training episodes succeeded")
+        assert hint.endswith("--resume runs/some --no-eval-deterministic")
 
 
 def test_where_no_success_is_reported_none_is_shown(

@@ -27,6 +27,9 @@ from .run_directory import RunDirectory, SaveCheckpoints
 from .tensorboard_log import TensorBoardLog
 from .wandb_log import WandbLog
 
+FAR_LESS = 0.1
+"""Shortfall of success with the likeliest actions from which an agent is said to be stuck."""
+
 MAX_EVALUATION_ENVS = 100
 """Environments an evaluation plays side by side, at most one per episode."""
 
@@ -194,6 +197,22 @@ def report(session: Session, evaluation: Evaluation) -> dict[str, Any]:
         pictures = (directory.learning_curve, directory.retention)
         session.wandb.finish(figures, pictures, steps)
     return figures
+
+
+def stuck_hint(session: Session, figures: dict[str, Any]) -> str | None:
+    """What there is to say of an agent that, with its likeliest actions, succeeds far less often
+    than it did at the end of training; None of others."""
+    drawn, likeliest = session.model.ep_success_buffer, figures["success_rate"]
+    if not session.config.eval_deterministic or likeliest is None or not drawn:
+        return None
+    in_training = sum(drawn) / len(drawn)
+    if in_training - likeliest < FAR_LESS:
+        return None
+    return (
+        f"{in_training:.0%} of the last {len(drawn)} training episodes succeeded, whose actions "
+        "were drawn: of several that do as well, the likeliest may lead nowhere. With drawn ones: "
+        f"train_rl.py --resume {session.directory.path} --no-eval-deterministic"
+    )
 
 
 def _steps_per_second(session: Session) -> float | None:

@@ -1,0 +1,100 @@
+"""Agents that are saved whole: with their random numbers, checked when loaded, and rescued when
+training has to stop."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import MaybeCallback
+
+from .checks import (
+    CHECKPOINT_FORMAT,
+    DivergedError,
+    NonFiniteError,
+    check_changes_on_load,
+    check_checkpoint,
+    check_weights,
+)
+from .environments import Playable, playable_env
+from .random_state import RandomState
+
+
+class SavedAlgorithm(OnPolicyAlgorithm):
+    """SB3's on-policy algorithm, saved so that what is loaded goes on as if never stopped."""
+
+    algorithm: ClassVar[str]
+    """Name under which checkpoints are saved; a sub-class loads those of its parent."""
+    rescue_path: str
+    _rng: np.random.Generator
+    _random_state: RandomState | None = None
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """SB3's `learn`. A value that is not finite stops it with the model saved."""
+        try:
+            return super().learn(
+                total_timesteps,
+                callback,
+                log_interval,
+                tb_log_name or type(self).__name__,
+                reset_num_timesteps,
+                progress_bar,
+            )
+        except (ValueError, RuntimeError) as error:  # torch's, for logits that are not finite
+            try:
+                check_weights(self.policy, self.num_timesteps)
+            except DivergedError as lost:
+                raise self._rescued(lost) from None
+            if isinstance(error, NonFiniteError):
+                raise self._rescued(error) from None
+            raise
+
+    def _rescued(self, error: NonFiniteError) -> NonFiniteError:
+        """The error, with the place where the model is saved."""
+        try:
+            self.save(self.rescue_path)
+        except OSError as reason:
+            kept = f"The model could not be saved in {self.rescue_path}: {reason.strerror}"
+        else:
+            kept = f"The model is saved in {self.rescue_path}"
+        return type(error)(f"{error}. {kept}")
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """SB3's, for the order of minibatches too."""
+        super().set_random_seed(seed)
+        if seed is not None:
+            self._rng = np.random.default_rng(seed)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """SB3's `save`. The memory of the running episodes and the random state go along, so that
+        `learn(reset_num_timesteps=False)` goes on as if never stopped after `load` with the same
+        environments and `force_reset=False`; without the latter new episodes begin."""
+        self._random_state = RandomState.now(self.device, self._rng)
+        self.saved_by, self.checkpoint_format = self.algorithm, CHECKPOINT_FORMAT
+        try:
+            super().save(*args, **kwargs)
+        finally:
+            self._random_state = None  # for the file alone: this agent goes on as if never saved
+
+    @classmethod
+    def load(cls, path: Any, env: Playable | None = None, *args: Any, **kwargs: Any) -> Any:
+        """SB3's `load`; `env` may be an id. What `kwargs` change is what the agent goes on with.
+
+        Raises: `CheckpointError`, with the reason, for other files; ValueError for options that the
+        network was made with.
+        """
+        check_checkpoint(path, cls.algorithm)
+        check_changes_on_load(kwargs)
+        model = super().load(path, playable_env(env, None, None), *args, **kwargs)
+        if "seed" in kwargs:
+            model._random_state = None
+        return model
