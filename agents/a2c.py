@@ -49,7 +49,8 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         policy_kwargs = dict(policy_kwargs or {})
         if use_rms_prop and "optimizer_class" not in policy_kwargs:
             policy_kwargs["optimizer_class"] = torch.optim.RMSprop
-            policy_kwargs["optimizer_kwargs"] = {"alpha": 0.99, "eps": rms_prop_eps}
+            given = policy_kwargs.get("optimizer_kwargs") or {}
+            policy_kwargs["optimizer_kwargs"] = {"alpha": 0.99, "eps": rms_prop_eps, **given}
         super().__init__(
             policy,
             env,
@@ -78,7 +79,8 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         policy = -(advantages * evaluation.log_prob_BT).mean()
         value = value_loss(evaluation.values_BT, segment.returns)
         entropy = entropy_loss(evaluation.entropy_BT, evaluation.log_prob_BT)
-        loss = policy + self._entropy_weight() * entropy + self.vf_coef * value
+        loss = policy + self._entropy_weight() * entropy
+        loss = loss + self.vf_coef * value / self.policy.value_scale**2
         loss = loss + self._memory_loss(evaluation)
         self._descend(loss)
         self._n_updates += 1

@@ -1,4 +1,4 @@
-"""Returns of the recent episodes, by which the pressure on memories is set."""
+"""Returns of the recent episodes, by which pressure on memories and size of steps are set."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 RECENT_EPISODES = 100
 """Episodes that are remembered, as many as SB3 takes its means of."""
+
+MIN_EPISODES = 20
+"""Episodes before a mean return is believed."""
 
 
 class EpisodeReturns:

@@ -125,22 +125,21 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         self._begin_update()
         figures: dict[str, list[float]] = {}
         seen: list[tuple[RolloutSegment, Aux]] = []
-        n_epochs_done = 0
+        too_far = False
         for epoch in range(self.n_epochs):
+            self._n_updates += 1
             for segment in self.rollout_buffer.segments(self.envs_per_batch, self._rng):
                 loss, aux, now = self._loss(segment)
-                if self.target_kl is not None and now["approx_kl"] > 1.5 * self.target_kl:
-                    break
-                self._descend(loss)
                 for name, figure in now.items():
                     figures.setdefault(name, []).append(figure)
+                if self.target_kl is not None and now["approx_kl"] > 1.5 * self.target_kl:
+                    too_far = True
+                    break
+                self._descend(loss)
                 if epoch == 0:
                     seen.append((segment, aux))
-            else:
-                n_epochs_done += 1
-                continue
-            break
-        self._n_updates += n_epochs_done
+            if too_far:
+                break
         for name, values in figures.items():
             self.logger.record(f"train/{name}", sum(values) / len(values))
         buffer = self.rollout_buffer
@@ -166,7 +165,8 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         )
         value = value_loss(evaluation.values_BT, segment.returns, segment.old_values, clip_range_vf)
         entropy = entropy_loss(evaluation.entropy_BT, evaluation.log_prob_BT)
-        loss = policy.loss + self._entropy_weight() * entropy + self.vf_coef * value
+        loss = policy.loss + self._entropy_weight() * entropy
+        loss = loss + self.vf_coef * value / self.policy.value_scale**2
         loss = loss + self._memory_loss(evaluation)
         figures = torch.stack(
             [policy.loss, value, entropy, loss, policy.approx_kl, policy.clip_fraction]
