@@ -18,7 +18,9 @@ from .policy import MemoryActorCriticPolicy
 class MemoryA2C(MemoryOnPolicyAlgorithm):
     """Advantage actor-critic with a memory: one update over all environments per rollout.
 
-    Parameters are SB3's, and those of `MemoryOnPolicyAlgorithm`.
+    Parameters are SB3's, and those of `MemoryOnPolicyAlgorithm`. Defaults that differ from SB3's
+    A2C: learning_rate 1e-3 (7e-4), n_steps 16 (5: too few for a memory to be read), gae_lambda 0.95
+    (1), ent_coef 0.01 (0), use_rms_prop False (True).
 
     Source: Mnih et al. 2016, arXiv:1602.01783, synchronous.
     """
