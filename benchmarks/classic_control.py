@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,8 +85,6 @@ class Options:
     """Seeds."""
     steps: int = 100_000
     """Environment steps of a run."""
-    jobs: int = 1
-    """Runs at a time, one core each."""
     runs: Path = field(default=Path("runs/benchmark_classic_control"))
     """Folder of the results, one file a run."""
     out: Path = field(default=Path("docs/benchmarks/classic_control.md"))
@@ -111,7 +108,7 @@ def learn(task: str, agent: str, seed: int, steps: int, file: Path) -> None:
     model.learn(steps)
     rate = model.num_timesteps / (time.perf_counter() - began)
     assert model.ep_info_buffer is not None
-    returns = [episode["r"] for episode in model.ep_info_buffer]
+    returns = [float(episode["r"]) for episode in model.ep_info_buffer]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"return": statistics.mean(returns), "steps_per_second": rate}))
 
@@ -139,22 +136,17 @@ def main(options: Options) -> None:
     """Do the runs that are missing and write the table."""
     check_known("tasks", options.tasks, tuple(TASKS))
     check_known("agents", options.agents, tuple(AGENTS))
-    with ProcessPoolExecutor(options.jobs) as pool:
-        jobs = [
-            pool.submit(
-                learn,
-                task,
-                agent,
-                seed,
-                options.steps,
-                result_file(options.runs, task, agent, seed),
-            )
-            for seed in options.seeds
-            for task in options.tasks
-            for agent in options.agents
-        ]
-        for job in jobs:
-            job.result()
+    for seed in options.seeds:
+        for task in options.tasks:
+            for agent in options.agents:
+                file = result_file(options.runs, task, agent, seed)
+                learn(task, agent, seed, options.steps, file)
+                write_table(options)
+                print(f"done: {file.stem}", flush=True)
+
+
+def write_table(options: Options) -> None:
+    """Write the table of the runs there are."""
     text = f"""# Classic control
 
 Written by `python benchmarks/classic_control.py`: tasks nothing here was tuned for, each library's
@@ -167,7 +159,6 @@ highest. Steps/s: learning included, one core each; {machine()}.
 """
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(text + table(options))
-    print(f"written: {options.out}")
 
 
 if __name__ == "__main__":
