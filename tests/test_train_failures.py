@@ -70,6 +70,72 @@ def test_ctrl_c_saves_what_was_trained(tmp_path: Path) -> None:
     assert not (run_dir / "evaluation.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("number", "times"), [(signal.SIGTERM, 1), (signal.SIGTERM, 2), (signal.SIGHUP, 1)]
+)
+def test_a_run_that_is_told_to_end_saves_and_says_so(
+    number: signal.Signals,
+    times: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def told(self: MemoryPPO) -> None:
+        for _ in range(times):
+            signal.raise_signal(number)
+
+    run_dir = tmp_path / "run"
+    monkeypatch.setattr(MemoryPPO, "train", told)
+    assert main([*CORRIDOR, *QUICK, *SMALL, "--run-dir", str(run_dir)]) == 128 + number
+    stderr = capsys.readouterr().err
+    assert "stopping after this step; the model will be saved" in stderr
+    assert f"saved in {run_dir / 'model.zip'}" in stderr and "failed" not in stderr
+    assert MemoryPPO.load(run_dir / "model.zip").num_timesteps >= 256
+
+
+def test_a_signal_waits_while_the_model_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(path: Path, content: bytes) -> None:
+        if path.name == "model.zip":
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        write_whole(path, content)
+
+    run_dir = tmp_path / "run"
+    monkeypatch.setattr(run_directory, "write_whole", interrupted)
+    short = ["--total-timesteps", "256", "--run-dir", str(run_dir)]
+    assert main([*CORRIDOR, *QUICK, *SMALL, *short]) == 130
+    assert "stopping once the model is saved" in (stderr := capsys.readouterr().err)
+    assert f"stopped at step 256 of 256. The model is saved in {run_dir}" in stderr
+    assert MemoryPPO.load(run_dir / "model.zip").num_timesteps == 256
+
+
+def test_ctrl_c_outside_of_training_says_what_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    short = ["--total-timesteps", "256", "--run-dir", str(tmp_path / "run")]
+    with monkeypatch.context() as patch:
+        patch.setattr(run_directory.RunDirectory, "save_model", interrupted)
+        assert main([*CORRIDOR, *QUICK, *SMALL, *short]) == 130
+    assert "stopped. Nothing was saved" in capsys.readouterr().err
+    monkeypatch.setattr("expire_span.training.session.begin", interrupted)
+    assert main([]) == 130
+    assert "stopped before training began" in capsys.readouterr().err
+
+
+def test_a_write_that_is_interrupted_leaves_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "model.zip", b"new")
+    assert not list(tmp_path.iterdir())
+
+
 def test_values_that_are_not_finite_end_training_with_the_model_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
