@@ -12,7 +12,6 @@ saved.
 from __future__ import annotations
 
 import contextlib
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) == signal.default_
 
 from expire_span.agents import DivergedError, NonFiniteError
 from expire_span.training import session as run
-from expire_span.training.arguments import UserError, parse
+from expire_span.training.arguments import UserError, parse, quoted
 from expire_span.training.interruption import Interruption
 from expire_span.training.run_directory import DiskError
 from expire_span.training.table import print_table
@@ -87,11 +86,14 @@ def _train(session: run.Session) -> int:
         )
         raise error
     if interruption.signal is not None:
-        folder = shlex.quote(str(session.directory.path))
         _say(
             f"\nstopped at step {session.model.num_timesteps} of {session.config.total_timesteps}. "
             f"The model is saved in {saved}"
-            + ("" if elsewhere else f"; train_rl.py --resume {folder} goes on")
+            + (
+                ""
+                if elsewhere
+                else f"; train_rl.py --resume {quoted(session.directory.path)} goes on"
+            )
         )
         return 128 + interruption.signal
     return _evaluate(session, saved)
@@ -101,7 +103,7 @@ def _evaluate(session: run.Session, saved: Path) -> int:
     """Play, write what came of it, and show it with the place where the model was `saved`."""
     figures = run.report(session, run.evaluate(session))
     print_table(figures, session.directory, saved)
-    if hint := run.stuck_hint(session, figures):
+    if hint := run.hint(session, figures):
         _say(hint)
     return 0 if saved == session.directory.model else FAILED
 

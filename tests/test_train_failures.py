@@ -243,9 +243,14 @@ def test_without_room_in_the_run_directory_the_model_goes_elsewhere(
 
     monkeypatch.setattr(run_directory, "write_whole", full)
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    assert main([*CORRIDOR, *QUICK, *SMALL, "--run-dir", str(tmp_path / "run")]) == 1
-    assert f"saved in {tmp_path / 'run-model.zip'}" in capsys.readouterr().err
-    assert MemoryPPO.load(tmp_path / "run-model.zip").num_timesteps == 1024
+    short = ["--total-timesteps", "256", "--run-dir", str(tmp_path / "run")]
+    assert main([*CORRIDOR, *QUICK, *SMALL, *short]) == 1
+    (saved,) = tmp_path.glob("run-*/model.zip")
+    assert f"saved in {saved}" in capsys.readouterr().err
+    model = MemoryPPO.load(saved)
+    assert model.num_timesteps == 256
+    other = run_directory.RunDirectory(tmp_path / "run").save_model(model)  # a run of this name
+    assert other != saved and other.exists()
 
 
 def test_metrics_survive_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None:
@@ -327,8 +332,12 @@ def test_checkpoints_are_saved_at_the_interval(
     monkeypatch.setattr(run, "save_checkpoint", lambda model: saved.append(model.num_timesteps))
     env = "expire_span.envs:ExpireSpan/Corridor-v0"
     model = MemoryPPO("MlpPolicy", env, n_envs=2, n_steps=8, memory="none")
-    model.learn(160, callback=SaveCheckpoints(run, 40, warnings_are_errors))
+    callback = SaveCheckpoints(run, 40, warnings_are_errors)
+    model.learn(160, callback=callback)
     assert saved == [48, 96, 144]
+    for _ in range(3):  # as by stages of a curriculum shorter than the interval
+        model.learn(16, callback=callback, reset_num_timesteps=False)
+    assert saved == [48, 96, 144, 192]
 
 
 def warnings_are_errors(message: str) -> None:

@@ -9,6 +9,7 @@ Later sources win: dataclass defaults, preset, config file, command line.
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -44,6 +45,11 @@ CHANGEABLE_ON_RESUME = (
 
 class UserError(ValueError):
     """Something a user asked for cannot be done; the message says what, and the way out."""
+
+
+def quoted(path: Path) -> str:
+    """A path as a word of a shell command."""
+    return shlex.quote(str(path))
 
 
 @dataclass(frozen=True)
@@ -183,12 +189,14 @@ def _as_arguments(section: dict[str, Any], leave_out: Sequence[str] = ()) -> lis
 def _refuse_changes(saved: AnyConfig, config: AnyConfig) -> None:
     """Raise UserError if `config` changes what a run has been trained with."""
     before, after = as_sections(saved), as_sections(config)
+    folder = config.resume
+    assert folder is not None
     for section in SECTIONS:
         for name, value in after[section].items():
             if value != before[section][name] and name not in CHANGEABLE_ON_RESUME:
                 raise UserError(
                     f"{name} = {value} differs from {before[section][name]}, with which the run "
                     f"was trained; --resume can change {', '.join(CHANGEABLE_ON_RESUME)} only. "
-                    f"Begin a new run instead with --config {config.resume}/config.yaml, and with "
-                    f"--weights-from {config.resume} if it is to have what was learned"
+                    f"Begin a new run instead with --config {quoted(folder / 'config.yaml')}, and "
+                    f"with --weights-from {quoted(folder)} if it is to have what was learned"
                 )
