@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import os
@@ -9,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +20,7 @@ import pytest
 import torch
 
 from expire_span.agents import MemoryPPO
-from expire_span.agents.checks import NonFiniteError
+from expire_span.agents.checks import CheckpointError, NonFiniteError, check_checkpoint
 from expire_span.train_rl import _train, main
 from expire_span.training import metrics_csv, run_directory
 from expire_span.training.arguments import parse
@@ -251,6 +254,21 @@ def test_without_room_in_the_run_directory_the_model_goes_elsewhere(
     assert model.num_timesteps == 256
     other = run_directory.RunDirectory(tmp_path / "run").save_model(model)  # a run of this name
     assert other != saved and other.exists()
+
+
+def test_a_checkpoint_whose_bits_flip_is_no_checkpoint_or_is_read(
+    finished: Path, tmp_path: Path
+) -> None:
+    content = (finished / "model.zip").read_bytes()
+    with zipfile.ZipFile(finished / "model.zip") as archive:
+        headers = [*range(archive.start_dir, len(content), 29), *range(30)]
+    path = tmp_path / "model.zip"
+    for place, bit in product(headers, range(8)):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << bit
+        path.write_bytes(flipped)
+        with contextlib.suppress(CheckpointError):  # of some, such as the date, nothing depends
+            check_checkpoint(path, "MemoryPPO")
 
 
 def test_metrics_survive_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None:
