@@ -69,8 +69,7 @@ def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], N
 
     Raises: UserError if what was asked for cannot be done; DiskError if the folder takes no file.
     """
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device = {config.device}, and PyTorch finds no GPU here; use cpu or auto")
+    _check_device(config.device)
     torch.set_num_threads(config.threads)
     try:
         if config.resume is None:
@@ -84,6 +83,17 @@ def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], N
         raise UserError(str(e)) from e
     with beginning.directory.unlocked_on_failure():
         return _open_logs(config, beginning, argv, warn)
+
+
+def _check_device(device: str) -> None:
+    try:
+        if device != "auto":
+            torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:  # AssertionError: PyTorch was built without it
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"device = {device} cannot be used here: {reason}; use cpu or auto"
+        ) from None
 
 
 def _open_logs(
