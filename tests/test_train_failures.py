@@ -326,6 +326,15 @@ def test_tensorboard_files_that_cannot_be_written_end_nothing(
     assert len(warnings) == 1 and f"cannot write {tmp_path}: No space left" in warnings[0]
 
 
+def test_a_disk_without_room_for_tensorboard_ends_nothing(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    (tmp_path / "file").touch()
+    log = TensorBoardLog(tmp_path / "file" / "tensorboard", warnings.append)
+    log.write({"a": 1.0}, {"a": ()}, 1)
+    log.close()
+    assert len(warnings) == 1 and f"cannot write {log.folder}: Not a directory" in warnings[0]
+
+
 def test_metrics_on_disk_stay_while_they_cannot_be_written_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -19,6 +20,7 @@ from expire_span.train_rl import main
 from expire_span.training import ALGORITHMS, RunDirectory, UserError, parse
 from expire_span.training.metrics_csv import STEPS, read_metrics
 from expire_span.training.session import close, hint, open_session
+from expire_span.training.table import print_table
 
 CORRIDOR = ["--env-kwargs", "min_length=4", "max_length=8"]
 QUICK = [
@@ -280,6 +282,21 @@ def test_an_agent_whose_likeliest_actions_fail_is_told_of(
     assert (
         text is not None and "ended in stage 0 of the curriculum, whose stages are 0 to 2" in text
     )
+
+
+def test_the_table_shows_any_name_on_any_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = {"env": "größe:x:", "memory": "lstm", "algo": "ppo", "seed": 1, "episodes": 1}
+    figures |= {"success_rate": 1.0, "cue_recall": None, "precision": None, "tallies": {}}
+    figures |= {"mean_reward": 1.0, "std_reward": 0.5, "mean_length": 9.0, "env_steps": 5}
+    figures |= {"live_memory_mean": None, "live_memory_max": None, "env_steps_per_second": None}
+    folder = RunDirectory(Path("runs/[test]a[/y]"))
+    for encoding, expected in (("ascii", "1.000 ? 0.500"), ("utf-8", "1.000 ± 0.500")):
+        stdout = io.TextIOWrapper(io.BytesIO(), encoding)
+        monkeypatch.setattr("sys.stdout", stdout)
+        print_table(figures, folder, folder.model)
+        stdout.seek(0)
+        text = stdout.read()
+        assert expected in text and "files: runs/[test]a[/y]   agent: runs/[test]a[/y]/" in text
 
 
 def test_where_no_success_is_reported_none_is_shown(

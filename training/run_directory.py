@@ -6,6 +6,7 @@ metrics.csv           one line per rollout
 evaluation.json       what the trained agent does in fresh episodes
 learning_curve.png    success and live memories over training
 retention.png         spans by kind of observation; which memories were live when
+.lock                 held by the process that writes the folder
 """
 
 from __future__ import annotations
