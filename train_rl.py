@@ -5,18 +5,24 @@
     python train_rl.py --help                       # every option
 
 Exit codes: 0 done, 1 training failed or a file could not be written, 2 wrong options, 130 stopped
-by Ctrl-C, 143 by SIGTERM. However training ends, the model is saved.
+by Ctrl-C, 143 by SIGTERM, 129 by a terminal that was closed. However training ends, the model is
+saved.
 """
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of what PyTorch was importing
+
 from expire_span.agents import DivergedError, NonFiniteError
 from expire_span.training import session as run
-from expire_span.training.arguments import UserError, parse
+from expire_span.training.arguments import UserError, parse, quoted
 from expire_span.training.interruption import Interruption
 from expire_span.training.run_directory import DiskError
 from expire_span.training.table import print_table
@@ -36,12 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(FAILED, str(error))
     except SystemExit as stop:  # tyro's, after --help or its own explanation
         return stop.code if isinstance(stop.code, int) else WRONG_OPTIONS
+    except KeyboardInterrupt:
+        return _fail(INTERRUPTED, "stopped before training began")
     try:
         return _train(session)
     except DiskError as error:
         return _fail(FAILED, str(error))
     except KeyboardInterrupt:
-        return _fail(INTERRUPTED, f"stopped. What was saved is in {session.directory.path}")
+        model = session.directory.model
+        saved = f"The model is saved in {model}" if model.exists() else "Nothing was saved"
+        return _fail(INTERRUPTED, f"stopped. {saved}")
     finally:
         run.close(session)
 
@@ -53,15 +63,19 @@ def _train(session: run.Session) -> int:
         _say(f"all {session.config.total_timesteps} steps are done; evaluating the agent again")
         return _evaluate(session, session.directory.model)
     error: BaseException | None = None
-    interruption = Interruption()
-    try:
-        with interruption:
-            run.learn(session, [interruption], _say)
-    except DivergedError as lost:  # the last save is better than what is left of the agent
-        return _fail(FAILED, str(lost))
-    except BaseException as raised:
-        error = raised
-    saved = session.directory.save_model(session.model)
+    with Interruption(_say) as interruption:
+        try:
+            try:
+                run.learn(session, [interruption], _say)
+            finally:
+                interruption.defer()
+        except DivergedError as lost:  # the last save is better than what is left of the agent
+            return _fail(FAILED, str(lost))
+        except KeyboardInterrupt:
+            interruption.signal = interruption.signal or signal.SIGINT
+        except BaseException as raised:
+            error = raised
+        saved = session.directory.save_model(session.model)
     if elsewhere := saved != session.directory.model:
         _say(f"{session.directory.path} takes no more files; the model is saved in {saved}")
     if isinstance(error, NonFiniteError):
@@ -75,7 +89,11 @@ def _train(session: run.Session) -> int:
         _say(
             f"\nstopped at step {session.model.num_timesteps} of {session.config.total_timesteps}. "
             f"The model is saved in {saved}"
-            + ("" if elsewhere else f"; train_rl.py --resume {session.directory.path} goes on")
+            + (
+                ""
+                if elsewhere
+                else f"; train_rl.py --resume {quoted(session.directory.path)} goes on"
+            )
         )
         return 128 + interruption.signal
     return _evaluate(session, saved)
@@ -85,13 +103,14 @@ def _evaluate(session: run.Session, saved: Path) -> int:
     """Play, write what came of it, and show it with the place where the model was `saved`."""
     figures = run.report(session, run.evaluate(session))
     print_table(figures, session.directory, saved)
-    if hint := run.stuck_hint(session, figures):
+    if hint := run.hint(session, figures):
         _say(hint)
     return 0 if saved == session.directory.model else FAILED
 
 
 def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # of a terminal that was closed
+        print(message, file=sys.stderr, flush=True)
 
 
 def _fail(code: int, message: str) -> int:
@@ -100,4 +119,6 @@ def _fail(code: int, message: str) -> int:
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

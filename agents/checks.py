@@ -38,6 +38,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "n_steps": (1, math.inf),
     "gamma": (0, 1),
     "gae_lambda": (0, 1),
+    "ent_coef": (0, math.inf),
+    "vf_coef": (0, math.inf),
     "prediction_coef": (0, math.inf),
 }
 """Least and greatest value of options that are otherwise unchecked."""
@@ -173,20 +175,24 @@ def _read_data(file: Any, advice: str) -> dict[str, Any]:
     """What an SB3 algorithm's file says of the agent. Raises CheckpointError for other files."""
     if not zipfile.is_zipfile(file):
         raise CheckpointError(f"{file} is corrupt or no checkpoint: it is not a zip file; {advice}")
-    with zipfile.ZipFile(file) as archive:
-        broken = archive.testzip()
-        if broken is not None:
-            raise CheckpointError(f"{file} is corrupt: its part {broken!r} is damaged; {advice}")
-        missing = {"data", "policy.pth", "policy.optimizer.pth"} - set(archive.namelist())
-        if missing:
-            raise CheckpointError(
-                f"{file} is no checkpoint of an SB3 algorithm: {', '.join(sorted(missing))} is "
-                f"missing; {advice}"
-            )
-        try:
-            data = json.loads(archive.read("data"))
-        except ValueError:
-            data = None
+    try:
+        with zipfile.ZipFile(file) as archive:
+            broken, names = archive.testzip(), set(archive.namelist())
+            content = archive.read("data") if broken is None and "data" in names else b""
+    except Exception as error:  # zipfile's and zlib's, of many kinds, by what is damaged
+        raise CheckpointError(f"{file} is corrupt: {error!r}; {advice}") from error
+    if broken is not None:
+        raise CheckpointError(f"{file} is corrupt: its part {broken!r} is damaged; {advice}")
+    missing = {"data", "policy.pth", "policy.optimizer.pth"} - names
+    if missing:
+        raise CheckpointError(
+            f"{file} is no checkpoint of an SB3 algorithm: {', '.join(sorted(missing))} is "
+            f"missing; {advice}"
+        )
+    try:
+        data = json.loads(content)
+    except ValueError:
+        data = None
     if not isinstance(data, dict):
         raise CheckpointError(
             f"{file} is no checkpoint of an SB3 algorithm: its part 'data' is no JSON object; "

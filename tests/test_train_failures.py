@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import os
@@ -9,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +20,7 @@ import pytest
 import torch
 
 from expire_span.agents import MemoryPPO
-from expire_span.agents.checks import NonFiniteError
+from expire_span.agents.checks import CheckpointError, NonFiniteError, check_checkpoint
 from expire_span.train_rl import _train, main
 from expire_span.training import metrics_csv, run_directory
 from expire_span.training.arguments import parse
@@ -68,6 +71,72 @@ def test_ctrl_c_saves_what_was_trained(tmp_path: Path) -> None:
     assert "Traceback" not in stderr
     assert MemoryPPO.load(run_dir / "model.zip").num_timesteps > 0
     assert not (run_dir / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "times"), [(signal.SIGTERM, 1), (signal.SIGTERM, 2), (signal.SIGHUP, 1)]
+)
+def test_a_run_that_is_told_to_end_saves_and_says_so(
+    number: signal.Signals,
+    times: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def told(self: MemoryPPO) -> None:
+        for _ in range(times):
+            signal.raise_signal(number)
+
+    run_dir = tmp_path / "run"
+    monkeypatch.setattr(MemoryPPO, "train", told)
+    assert main([*CORRIDOR, *QUICK, *SMALL, "--run-dir", str(run_dir)]) == 128 + number
+    stderr = capsys.readouterr().err
+    assert "stopping after this step; the model will be saved" in stderr
+    assert f"saved in {run_dir / 'model.zip'}" in stderr and "failed" not in stderr
+    assert MemoryPPO.load(run_dir / "model.zip").num_timesteps >= 256
+
+
+def test_a_signal_waits_while_the_model_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(path: Path, content: bytes) -> None:
+        if path.name == "model.zip":
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        write_whole(path, content)
+
+    run_dir = tmp_path / "run"
+    monkeypatch.setattr(run_directory, "write_whole", interrupted)
+    short = ["--total-timesteps", "256", "--run-dir", str(run_dir)]
+    assert main([*CORRIDOR, *QUICK, *SMALL, *short]) == 130
+    assert "stopping once the model is saved" in (stderr := capsys.readouterr().err)
+    assert f"stopped at step 256 of 256. The model is saved in {run_dir}" in stderr
+    assert MemoryPPO.load(run_dir / "model.zip").num_timesteps == 256
+
+
+def test_ctrl_c_outside_of_training_says_what_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    short = ["--total-timesteps", "256", "--run-dir", str(tmp_path / "run")]
+    with monkeypatch.context() as patch:
+        patch.setattr(run_directory.RunDirectory, "save_model", interrupted)
+        assert main([*CORRIDOR, *QUICK, *SMALL, *short]) == 130
+    assert "stopped. Nothing was saved" in capsys.readouterr().err
+    monkeypatch.setattr("expire_span.training.session.begin", interrupted)
+    assert main([]) == 130
+    assert "stopped before training began" in capsys.readouterr().err
+
+
+def test_a_write_that_is_interrupted_leaves_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "model.zip", b"new")
+    assert not list(tmp_path.iterdir())
 
 
 def test_values_that_are_not_finite_end_training_with_the_model_saved(
@@ -177,9 +246,29 @@ def test_without_room_in_the_run_directory_the_model_goes_elsewhere(
 
     monkeypatch.setattr(run_directory, "write_whole", full)
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    assert main([*CORRIDOR, *QUICK, *SMALL, "--run-dir", str(tmp_path / "run")]) == 1
-    assert f"saved in {tmp_path / 'run-model.zip'}" in capsys.readouterr().err
-    assert MemoryPPO.load(tmp_path / "run-model.zip").num_timesteps == 1024
+    short = ["--total-timesteps", "256", "--run-dir", str(tmp_path / "run")]
+    assert main([*CORRIDOR, *QUICK, *SMALL, *short]) == 1
+    (saved,) = tmp_path.glob("run-*/model.zip")
+    assert f"saved in {saved}" in capsys.readouterr().err
+    model = MemoryPPO.load(saved)
+    assert model.num_timesteps == 256
+    other = run_directory.RunDirectory(tmp_path / "run").save_model(model)  # a run of this name
+    assert other != saved and other.exists()
+
+
+def test_a_checkpoint_whose_bits_flip_is_no_checkpoint_or_is_read(
+    finished: Path, tmp_path: Path
+) -> None:
+    content = (finished / "model.zip").read_bytes()
+    with zipfile.ZipFile(finished / "model.zip") as archive:
+        headers = [*range(archive.start_dir, len(content), 29), *range(30)]
+    path = tmp_path / "model.zip"
+    for place, bit in product(headers, range(8)):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << bit
+        path.write_bytes(flipped)
+        with contextlib.suppress(CheckpointError):  # of some, such as the date, nothing depends
+            check_checkpoint(path, "MemoryPPO")
 
 
 def test_metrics_survive_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None:
@@ -237,6 +326,15 @@ def test_tensorboard_files_that_cannot_be_written_end_nothing(
     assert len(warnings) == 1 and f"cannot write {tmp_path}: No space left" in warnings[0]
 
 
+def test_a_disk_without_room_for_tensorboard_ends_nothing(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    (tmp_path / "file").touch()
+    log = TensorBoardLog(tmp_path / "file" / "tensorboard", warnings.append)
+    log.write({"a": 1.0}, {"a": ()}, 1)
+    log.close()
+    assert len(warnings) == 1 and f"cannot write {log.folder}: Not a directory" in warnings[0]
+
+
 def test_metrics_on_disk_stay_while_they_cannot_be_written_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,8 +359,12 @@ def test_checkpoints_are_saved_at_the_interval(
     monkeypatch.setattr(run, "save_checkpoint", lambda model: saved.append(model.num_timesteps))
     env = "expire_span.envs:ExpireSpan/Corridor-v0"
     model = MemoryPPO("MlpPolicy", env, n_envs=2, n_steps=8, memory="none")
-    model.learn(160, callback=SaveCheckpoints(run, 40, warnings_are_errors))
+    callback = SaveCheckpoints(run, 40, warnings_are_errors)
+    model.learn(160, callback=callback)
     assert saved == [48, 96, 144]
+    for _ in range(3):  # as by stages of a curriculum shorter than the interval
+        model.learn(16, callback=callback, reset_num_timesteps=False)
+    assert saved == [48, 96, 144, 192]
 
 
 def warnings_are_errors(message: str) -> None:

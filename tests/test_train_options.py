@@ -21,6 +21,12 @@ from expire_span.memory import MEMORIES
 from expire_span.train_rl import main
 from expire_span.training import ALGORITHMS, PRESETS, UserError, parse
 from expire_span.training.arguments import as_sections
+from expire_span.training.assignments import (
+    assignments,
+    parse_assignments,
+    parse_stages,
+    stage_words,
+)
 from expire_span.training.config import TrainConfig
 
 CUDA = torch.cuda.is_available()
@@ -145,6 +151,8 @@ def test_options_survive_the_way_through_config_yaml(tmp_path: Path) -> None:
         (["--env-kwargs", "max_length=2"], ["max_length = 2", "min_length = 3"]),
         (["--env-kwargs", "max_length=two"], ["max_length = 'two' must be a whole number"]),
         (["--env-kwargs", "red"], ["name=value"]),
+        (["--env-kwargs", "max_length=[8"], ["'max_length=[8'", "is not YAML"]),
+        (["--curriculum", "max_length='8"], ["is not YAML"]),
         (["--max-spam", "3"], ["--max-spam", "--max-span"]),
         (["--memory", "lstm", "--max-span", "3"], ["--max-span"]),
         (["--max-span", "-1"], ["max_span = -1", "above 0"]),
@@ -158,9 +166,34 @@ def test_options_survive_the_way_through_config_yaml(tmp_path: Path) -> None:
             ["--first-target-live", "9", "--target-live", "9.5"],
             ["first_target_live = 9", "target_live = 9.5"],
         ),
+        (["--stats-window-size", "0"], ["stats_window_size = 0 is below 1"]),
+        (["--learning-rate", "inf"], ["learning_rate = inf is out of bounds"]),
+        (["--learning-rate", "-1"], ["learning_rate = -1.0 is out of bounds"]),
+        (["--ent-coef", "nan"], ["ent_coef = nan is out of bounds"]),
+        (["--vf-coef", "-1"], ["vf_coef = -1.0 is out of bounds"]),
+        (["--net-arch", "8", "0"], ["net_arch = (8, 0)"]),
+        (["--adam-eps", "inf"], ["adam_eps = inf must be above 0"]),
+        (
+            ["--algo", "a2c", "--use-rms-prop", "--rms-prop-eps", "0"],
+            ["rms_prop_eps = 0.0 must be above 0"],
+        ),
+        (["--device", "meta"], ["device = meta cannot be used here", "use cpu or auto"]),
+        (["--device", "xpu"], ["device = xpu cannot be used here"]),
+        (["--memory", "lstm", "--use-by", "influence"], ["use_by = influence changes nothing"]),
+        (["--memory", "gru", "--span-coef", "0.1"], ["memory = gru, which learns no spans"]),
+        (["--memory", "none", "--target-live", "3"], ["target_live = 3.0 changes nothing"]),
+        (["--span-coef=0.1", "--use-by", "influence"], ["nothing with span_coef = 0.1"]),
+        (["--sde-sample-freq", "4"], ["sde_sample_freq = 4 changes nothing with use_sde = False"]),
+        (["--algo", "a2c", "--rms-prop-eps", "1e-3"], ["nothing with use_rms_prop = False"]),
+        (["--algo", "a2c", "--use-rms-prop", "--adam-eps", "1e-3"], ["use_rms_prop = True"]),
+        (["--curriculum-steps", "9"], ["curriculum_steps = 9 changes nothing with no curriculum"]),
+        (["--curriculum_success", "0.8"], ["curriculum_success = 0.8 changes nothing"]),
         (["--width", "10", "--n-heads", "4"], ["width"]),
         (["--device", "abacus"], ["abacus"]),
-        *([(["--device", "cuda"], ["device = cuda", "use cpu or auto"])] * (not CUDA)),
+        *(
+            [(["--device", "cuda"], ["device = cuda cannot be used here", "use cpu or auto"])]
+            * (not CUDA)
+        ),
         (["--target-kl", "-1"], ["target_kl = -1.0 must be above 0"]),
         (["--initial-span", "0"], ["initial_span = 0", "1 steps use 0.0"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml", "config.yaml of an earlier run"]),
@@ -183,6 +216,60 @@ def test_wrong_options_are_explained(
         assert words in captured.err
     assert "Traceback" not in captured.err and not captured.out
     assert not list(tmp_path.iterdir())
+
+
+def test_values_are_read_as_they_were_written() -> None:
+    words = ["a=None", "b=1e-3", "c='1e-3'", "d=[x,{y: 'z,w'}]", "e=don't", "f='g,h'"]
+    values = {"a": None, "b": 0.001, "c": "1e-3", "d": ["x", {"y": "z,w"}]}
+    values |= {"e": "don't", "f": "g,h"}
+    assert parse_assignments(words) == values
+    assert parse_assignments(assignments(values)) == values
+    assert parse_stages([",".join(words)]) == (values,)
+    assert parse_stages(stage_words([values])) == (values,)
+
+
+def saved_config(folder: Path, **run: Any) -> Path:
+    """A config.yaml with some options of the run changed."""
+    sections = as_sections(parse(["--n-steps", "77"]))
+    sections["run"] |= run
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(sections))
+    return path
+
+
+def test_a_preset_beside_a_file_is_refused_if_it_is_another(tmp_path: Path) -> None:
+    file = ["--config", str(saved_config(tmp_path))]
+    assert parse([*file, "--preset", "corridor"]).preset == "corridor"
+    with pytest.raises(UserError, match=rf"preset = none does nothing beside {tmp_path}"):
+        parse([*file, "--preset", "none"])
+
+
+def test_help_shows_the_defaults_that_a_file_gives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--config", str(saved_config(tmp_path)), "--help"]) == 0
+    assert "(default: 77)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "run", [{"curriculum": "x"}, {"curriculum": [1]}, {"n_envs": "many"}, {"colour": "red"}]
+)
+def test_what_is_wrong_in_a_file_is_said_to_be_in_it(
+    run: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved_config(tmp_path, **run)
+    assert main(["--config", str(path)]) == 2
+    assert f"{path}" in (text := capsys.readouterr().err) and "mend the file" in text
+
+
+def test_values_that_begin_with_a_dash_and_relative_paths_are_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = parse(["--wandb-project=-x", "--weights-from", "other"])
+    path = saved_config(tmp_path, **as_sections(first)["run"])
+    again = parse(["--config", str(path)])
+    assert (again.wandb_project, again.weights_from) == ("-x", tmp_path / "other")
 
 
 @pytest.mark.parametrize("text", ["{", "run: {}", "[1]"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +17,10 @@ import yaml
 from expire_span.agents import MemoryPPO
 from expire_span.memory import MEMORIES
 from expire_span.train_rl import main
-from expire_span.training import ALGORITHMS, parse
+from expire_span.training import ALGORITHMS, RunDirectory, UserError, parse
 from expire_span.training.metrics_csv import STEPS, read_metrics
-from expire_span.training.session import stuck_hint
+from expire_span.training.session import close, hint, open_session
+from expire_span.training.table import print_table
 
 CORRIDOR = ["--env-kwargs", "min_length=4", "max_length=8"]
 QUICK = [
@@ -26,6 +29,7 @@ QUICK = [
 ]
 SMALL = ["--n-heads", "2", "--ffn-width", "16"]
 FILES = {
+    ".lock",
     "config.yaml",
     "evaluation.json",
     "learning_curve.png",
@@ -131,6 +135,43 @@ def test_an_agent_of_another_run_is_refused(
     shutil.copy(finished / "model.zip", run_dir)
     assert main(["--resume", str(run_dir), "--total-timesteps", "4096"]) == 2
     assert "was saved with n_envs = 4, and" in capsys.readouterr().err
+    config = parse(["--resume", str(finished)])
+    options = replace(config.memory_options, max_span=33.0)
+    for other in (replace(config, memory="lstm"), replace(config, memory_options=options)):
+        with pytest.raises(UserError, match=r"was saved with (memory = expire|max_span = 32\.0)"):
+            open_session(other, [], print)
+
+
+def test_fewer_steps_than_are_done_are_refused(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (finished / "config.yaml").read_bytes()
+    assert main(["--resume", str(finished), "--total-timesteps", "768"]) == 2
+    said = f"total_timesteps = 768 is below the 1024 steps that {finished} has done"
+    assert said in capsys.readouterr().err and (finished / "config.yaml").read_bytes() == before
+
+
+def test_one_process_at_a_time_writes_a_folder(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = RunDirectory(finished)
+    first.lock()
+    config = parse(["--resume", str(finished)])
+    for _ in range(2):
+        with pytest.raises(UserError, match=f"another process is writing {finished}"):
+            open_session(config, [], print)
+    first.unlock()
+    close(open_session(config, [], print))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda _: "now")
+    new = [RunDirectory.create(parse([])) for _ in range(2)]
+    assert new[0].path != new[1].path
+    named = parse(["--run-dir", str(new[0].path)])
+    with pytest.raises(UserError, match="another process is writing"):
+        RunDirectory.create(named)
+    for directory in new:
+        directory.unlock()
 
 
 def test_resuming_a_finished_run_evaluates_it_again(
@@ -227,14 +268,35 @@ def test_an_agent_whose_likeliest_actions_fail_is_told_of(
 ) -> None:
     session: Any = SimpleNamespace(
         model=SimpleNamespace(ep_success_buffer=drawn),
-        config=SimpleNamespace(eval_deterministic=deterministic),
-        directory=SimpleNamespace(path="runs/some"),
+        config=SimpleNamespace(eval_deterministic=deterministic, curriculum=()),
+        directory=SimpleNamespace(path="some runs/one"),
+        stage=0,
     )
-    hint = stuck_hint(session, {"success_rate": likeliest})
-    assert (hint is not None) == hints
-    if hint is not None:
-        assert hint.startswith("99% of the last 100 training episodes succeeded")
-        assert hint.endswith("--resume runs/some --no-eval-deterministic")
+    text = hint(session, {"success_rate": likeliest})
+    assert (text is not None) == hints
+    if text is not None:
+        assert text.startswith("99% of the last 100 training episodes succeeded")
+        assert text.endswith("--resume 'some runs/one' --no-eval-deterministic")
+    session.config.curriculum = ({"n_rooms": 1}, {"n_rooms": 2})
+    text = hint(session, {"success_rate": likeliest})
+    assert (
+        text is not None and "ended in stage 0 of the curriculum, whose stages are 0 to 2" in text
+    )
+
+
+def test_the_table_shows_any_name_on_any_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = {"env": "größe:x:", "memory": "lstm", "algo": "ppo", "seed": 1, "episodes": 1}
+    figures |= {"success_rate": 1.0, "cue_recall": None, "precision": None, "tallies": {}}
+    figures |= {"mean_reward": 1.0, "std_reward": 0.5, "mean_length": 9.0, "env_steps": 5}
+    figures |= {"live_memory_mean": None, "live_memory_max": None, "env_steps_per_second": None}
+    folder = RunDirectory(Path("runs/[test]a[/y]"))
+    for encoding, expected in (("ascii", "1.000 ? 0.500"), ("utf-8", "1.000 ± 0.500")):
+        stdout = io.TextIOWrapper(io.BytesIO(), encoding)
+        monkeypatch.setattr("sys.stdout", stdout)
+        print_table(figures, folder, folder.model)
+        stdout.seek(0)
+        text = stdout.read()
+        assert expected in text and "files: runs/[test]a[/y]   agent: runs/[test]a[/y]/" in text
 
 
 def test_where_no_success_is_reported_none_is_shown(

@@ -9,6 +9,7 @@ Later sources win: dataclass defaults, preset, config file, command line.
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ import yaml
 
 from expire_span.memory import MEMORIES
 
-from .config import ALGORITHMS, AnyConfig, TrainConfig, assignments, stage_words
+from .assignments import assignments, stage_words
+from .config import ALGORITHMS, AnyConfig, TrainConfig
 from .presets import PRESETS, AlgorithmPreset, preset_for
 
 SECTIONS = ("run", "algorithm", "memory_options")
@@ -46,6 +48,11 @@ class UserError(ValueError):
     """Something a user asked for cannot be done; the message says what, and the way out."""
 
 
+def quoted(path: Path) -> str:
+    """A path as a word of a shell command."""
+    return shlex.quote(str(path))
+
+
 @dataclass(frozen=True)
 class _Choices:
     """The options that settle which other options there are. Help: see `TrainConfig`."""
@@ -56,6 +63,11 @@ class _Choices:
     preset: str | None = None
     config: Path | None = None
     resume: Path | None = None
+
+    @property
+    def source(self) -> Path | None:
+        """The config file to be read."""
+        return self.config if self.resume is None else self.resume / "config.yaml"
 
 
 def parse(argv: Sequence[str]) -> AnyConfig:
@@ -70,11 +82,10 @@ def parse(argv: Sequence[str]) -> AnyConfig:
             f"--config {choices.config} begins a run and --resume {choices.resume} goes on with "
             "one; give one of them"
         )
-    source = choices.config
-    if choices.resume is not None:
-        source = choices.resume / "config.yaml"
+    source = choices.source
     saved = _read_config(source) if source is not None else {}
     config = _parse_all(choices, saved, argv)
+    _refuse_unused(argv, config)
     if choices.resume is not None:
         _refuse_changes(_parse_all(choices, saved, ["--resume", str(choices.resume)]), config)
     return config
@@ -87,6 +98,11 @@ def _parse_all(choices: _Choices, saved: dict[str, Any], argv: Sequence[str]) ->
     algo = known("algorithm", choices.algo or run.get("algo", TrainConfig.algo), ALGORITHMS)
     memory = known("memory", choices.memory or run.get("memory", TrainConfig.memory), MEMORIES)
     given = choices.preset if choices.preset not in (None, "None") else None
+    if given is not None and given != run.get("preset", given):
+        raise UserError(
+            f"preset = {given} does nothing beside {choices.source}, whose options come first; "
+            "leave --preset out, or begin without the file"
+        )
     preset = known("preset", given or run.get("preset") or preset_for(env), PRESETS)
     values = PRESETS[preset].algorithms.get(algo, AlgorithmPreset())
 
@@ -95,20 +111,30 @@ def _parse_all(choices: _Choices, saved: dict[str, Any], argv: Sequence[str]) ->
         algorithm=options(**values.hyper_parameters),
         memory_options=memory_options(**values.memories.get(memory, {})),
         **values.run,
+        preset=preset,
     )
-    from_file = _as_arguments(run, leave_out=(*NOT_REPEATED, "preset"))
-    if algo == run.get("algo"):
-        from_file += _as_arguments(saved.get("algorithm", {}))
-    if memory == run.get("memory"):
-        from_file += _as_arguments(saved.get("memory_options", {}))
-    config: AnyConfig = tyro.cli(
-        TrainConfig[options, memory_options],  # type: ignore[valid-type]
-        args=[*from_file, *argv, "--preset", preset],
-        default=default,
-        config=(tyro.conf.OmitArgPrefixes,),
-        prog="train_rl.py",
-    )
-    return config
+
+    def parsed(args: Sequence[str], default: AnyConfig) -> AnyConfig:
+        config: AnyConfig = tyro.cli(
+            TrainConfig[options, memory_options],  # type: ignore[valid-type]
+            args=args,
+            default=default,
+            config=(tyro.conf.OmitArgPrefixes,),
+            prog="train_rl.py",
+        )
+        return config
+
+    if saved:
+        from_file = _as_arguments(run, leave_out=(*NOT_REPEATED, "preset"))
+        if algo == run.get("algo"):
+            from_file += _as_arguments(saved["algorithm"])
+        if memory == run.get("memory"):
+            from_file += _as_arguments(saved["memory_options"])
+        try:
+            default = parsed(from_file, default)
+        except SystemExit:  # after tyro has explained what is wrong
+            raise UserError(f"this is in {choices.source}; mend the file") from None
+    return parsed([*argv, "--preset", preset], default)
 
 
 def known(what: str, name: Any, names: Iterable[str]) -> str:
@@ -140,7 +166,7 @@ def as_sections(config: AnyConfig) -> dict[str, dict[str, Any]]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
-        return str(value)
+        return str(value.absolute())  # for a repetition from another folder
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -157,6 +183,12 @@ def _read_config(path: Path) -> dict[str, Any]:
         isinstance(data.get(section), dict) for section in SECTIONS
     ):
         raise UserError(f"{path} lacks one of the sections {', '.join(SECTIONS)}; {advice}")
+    stages = data["run"].get("curriculum", [])
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+        raise UserError(
+            f"{path}: curriculum = {stages!r} is no list of mappings, as [{{n_rooms: 2}}]; "
+            "mend the file"
+        )
     return data
 
 
@@ -164,7 +196,7 @@ def _as_arguments(section: dict[str, Any], leave_out: Sequence[str] = ()) -> lis
     """A section as command line words, so that tyro checks a file as it checks a command line."""
     words: list[str] = []
     for name, value in section.items():
-        option = name.replace("_", "-")
+        option = str(name).replace("_", "-")
         if name in leave_out:
             continue
         if isinstance(value, bool):
@@ -172,23 +204,53 @@ def _as_arguments(section: dict[str, Any], leave_out: Sequence[str] = ()) -> lis
         elif isinstance(value, dict):
             words += [f"--{option}", *assignments(value)]
         elif name == "curriculum":
+            if not isinstance(value, list) or not all(isinstance(stage, dict) for stage in value):
+                raise UserError(
+                    f"curriculum = {value!r} is no list of mappings, as [{{n_rooms: 2}}]"
+                )
             words += [f"--{option}", *stage_words(value)]
         elif isinstance(value, list):
             words += [f"--{option}", *map(str, value)]
         else:
-            words += [f"--{option}", str(value)]
+            words.append(f"--{option}={value}")  # one word: values may begin with a dash
     return words
 
 
 def _refuse_changes(saved: AnyConfig, config: AnyConfig) -> None:
     """Raise UserError if `config` changes what a run has been trained with."""
     before, after = as_sections(saved), as_sections(config)
+    folder = config.resume
+    assert folder is not None
     for section in SECTIONS:
         for name, value in after[section].items():
             if value != before[section][name] and name not in CHANGEABLE_ON_RESUME:
                 raise UserError(
                     f"{name} = {value} differs from {before[section][name]}, with which the run "
                     f"was trained; --resume can change {', '.join(CHANGEABLE_ON_RESUME)} only. "
-                    f"Begin a new run instead with --config {config.resume}/config.yaml, and with "
-                    f"--weights-from {config.resume} if it is to have what was learned"
+                    f"Begin a new run instead with --config {quoted(folder / 'config.yaml')}, and "
+                    f"with --weights-from {quoted(folder)} if it is to have what was learned"
+                )
+
+
+def _refuse_unused(argv: Sequence[str], config: AnyConfig) -> None:
+    """Raise UserError for an option on the command line that, beside the others, changes nothing.
+    Those of presets and files may be for another memory or algorithm."""
+    given = {word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--")}
+    options = vars(config) | vars(config.algorithm)
+    has_spans = any(field.name == "max_span" for field in fields(config.memory_options))
+    use_rms_prop = options.get("use_rms_prop", False)
+    of_spans = ("span_coef", "target_live", "first_target_live", "use_by")
+    rules = (
+        (not has_spans, of_spans, f"memory = {config.memory}, which learns no spans"),
+        (options["span_coef"] != "auto", ("use_by",), f"span_coef = {options['span_coef']}"),
+        (not options["use_sde"], ("sde_sample_freq",), "use_sde = False"),
+        (not use_rms_prop, ("rms_prop_eps",), "use_rms_prop = False"),
+        (use_rms_prop, ("adam_eps",), "use_rms_prop = True"),
+        (not config.curriculum, ("curriculum_steps", "curriculum_success"), "no curriculum"),
+    )
+    for unused, names, reason in rules:
+        for name in names:
+            if unused and name in given and options.get(name) is not None:
+                raise UserError(
+                    f"{name} = {options[name]} changes nothing with {reason}; leave it out"
                 )

@@ -13,8 +13,9 @@ import expire_span.envs  # noqa: F401  (registers the environments)
 from expire_span.agents import CheckpointError, make_vec_env
 from expire_span.agents.base import MemoryOnPolicyAlgorithm
 from expire_span.agents.checks import check_checkpoint
+from expire_span.memory import MEMORIES
 
-from .arguments import UserError
+from .arguments import UserError, quoted
 from .config import ALGORITHMS, AnyConfig
 from .curriculum import stage_reached, stages_of
 from .metrics_csv import Row, read_metrics
@@ -54,16 +55,18 @@ def begin(config: AnyConfig) -> Beginning:
 def go_on(config: AnyConfig, directory: RunDirectory) -> Beginning:
     """What a run that was stopped goes on with. Its running episodes are gone; it begins new ones,
     and what it logged after its last save is gone as well."""
+    directory.lock()
+    with directory.unlocked_on_failure():
+        return _go_on(config, directory)
+
+
+def _go_on(config: AnyConfig, directory: RunDirectory) -> Beginning:
     model = _saved_model(config, directory)
+    _check_model(model, config, directory)
     rows = read_metrics(directory.metrics, until=model.num_timesteps)
     stage = stage_reached(rows)
     vec_env = _make_stages(config, stage)
     vec_env.seed(fresh_seed(config.seed, TRAINING_STREAM, model.num_timesteps))
-    if model.n_envs != vec_env.num_envs:
-        raise UserError(
-            f"{directory.model} was saved with n_envs = {model.n_envs}, and {directory.config} "
-            f"says {vec_env.num_envs}: they are of different runs"
-        )
     model.set_env(vec_env)
     return Beginning(directory, model, rows, stage)
 
@@ -116,7 +119,8 @@ def _take_weights(model: MemoryOnPolicyAlgorithm, source: RunDirectory) -> None:
         reason = str(error).splitlines()[1].strip()
         raise UserError(
             f"--weights-from {source.path}: its network is another: {reason} Take over the options "
-            f"it was made with: --config {source.config} --weights-from {source.path}"
+            f"it was made with: --config {quoted(source.config)} --weights-from "
+            f"{quoted(source.path)}"
         ) from None
 
 
@@ -127,13 +131,36 @@ def _saved_model(config: AnyConfig, directory: RunDirectory) -> MemoryOnPolicyAl
             directory.model, device=config.device
         )
     except CheckpointError as error:
-        raise UserError(f"{error}, or begin anew with --config {directory.config}") from None
+        raise UserError(
+            f"{error}, or begin anew with --config {quoted(directory.config)}"
+        ) from None
     except FileNotFoundError:
         raise UserError(
             f"there is no {directory.model} to resume: the run was stopped before its first save; "
-            f"begin anew with --config {directory.config}"
+            f"begin anew with --config {quoted(directory.config)}"
         ) from None
     return model
+
+
+def _check_model(
+    model: MemoryOnPolicyAlgorithm, config: AnyConfig, directory: RunDirectory
+) -> None:
+    """Raise UserError for an agent of another run, or one that has taken more steps than asked."""
+    memory = model.policy_kwargs["memory"]
+    options = MEMORIES[memory].config(**model.policy_kwargs["memory_kwargs"])
+    said = {"n_envs": config.n_envs, "memory": config.memory, **vars(config.memory_options)}
+    for name, value in {"n_envs": model.n_envs, "memory": memory, **vars(options)}.items():
+        if value != said[name]:
+            raise UserError(
+                f"{directory.model} was saved with {name} = {value}, and {directory.config} says "
+                f"{said[name]}: they are of different runs"
+            )
+    done = model.num_timesteps
+    if config.total_timesteps <= done - model.n_envs * model.n_steps:  # not in the last rollout
+        raise UserError(
+            f"total_timesteps = {config.total_timesteps} is below the {done} steps that "
+            f"{directory.path} has done; give more to go on, or {done} to evaluate the agent"
+        )
 
 
 def fresh_seed(*entropy: int) -> int:

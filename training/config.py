@@ -6,13 +6,13 @@ memory, whose types depend on what was chosen. `arguments.parse` turns a command
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 import tyro
-import yaml
 from stable_baselines3.common.utils import LinearSchedule
 from tyro.constructors import PrimitiveConstructorSpec
 
@@ -21,6 +21,7 @@ from expire_span.agents.advantage_scale import LEAST_SHARE
 from expire_span.agents.base import MemoryOnPolicyAlgorithm
 from expire_span.memory import MEMORIES
 
+from .assignments import assignments, parse_assignments, parse_stages, stage_words
 from .presets import PRESETS
 
 DEFAULT_ENV = "ExpireSpan/Corridor-v0"
@@ -29,41 +30,12 @@ DEFAULT_THREADS = 1
 """PyTorch threads. The models are small: a second thread costs more than it brings."""
 
 
-def _parse_assignments(words: list[str]) -> dict[str, Any]:
-    """{"max_length": 30} from ["max_length=30"]; values are read as YAML."""
-    assignments = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not (name and equals):
-            raise ValueError(f"{word!r} is not of the form name=value, as in max_length=30")
-        assignments[name] = yaml.safe_load(value)
-    return assignments
-
-
-def assignments(values: dict[str, Any]) -> list[str]:
-    """The words `name=value` that give `values` on the command line."""
-    return [
-        f"{name}={yaml.safe_dump(value, default_flow_style=True, width=10**6).splitlines()[0]}"
-        for name, value in values.items()
-    ]
-
-
-def _parse_stages(words: list[str]) -> tuple[dict[str, Any], ...]:
-    """({"n_rooms": 3}, {"n_rooms": 4}) from ["n_rooms=3", "n_rooms=4"]; a comma joins several."""
-    return tuple(_parse_assignments(word.split(",")) for word in words)
-
-
-def stage_words(stages: Sequence[dict[str, Any]]) -> list[str]:
-    """The words that give `stages` on the command line."""
-    return [",".join(assignments(stage)) for stage in stages]
-
-
 Curriculum = Annotated[
     tuple[dict[str, Any], ...],
     PrimitiveConstructorSpec(
         nargs="*",
         metavar="NAME=VALUE[,NAME=VALUE]",
-        instance_from_str=_parse_stages,
+        instance_from_str=parse_stages,
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=stage_words,
     ),
@@ -74,7 +46,7 @@ EnvKwargs = Annotated[
     PrimitiveConstructorSpec(
         nargs="*",
         metavar="NAME=VALUE",
-        instance_from_str=_parse_assignments,
+        instance_from_str=parse_assignments,
         is_instance=lambda value: isinstance(value, dict),
         str_from_instance=assignments,
     ),
@@ -152,8 +124,17 @@ class OnPolicyOptions:
     """Episodes over which rollout/success_rate and rollout/ep_rew_mean are taken."""
 
     def __post_init__(self) -> None:
-        if not self.adam_eps > 0:
-            raise ValueError(f"adam_eps = {self.adam_eps} must be above 0")
+        if not 0 <= self.learning_rate < math.inf:
+            raise ValueError(
+                f"learning_rate = {self.learning_rate} is out of bounds; use 0 or more, as 1e-3"
+            )
+        _check_epsilon("adam_eps", self.adam_eps)
+        if any(units < 1 for units in self.net_arch):
+            raise ValueError(f"net_arch = {self.net_arch} has a layer below 1 unit; use 1 or more")
+        if self.stats_window_size < 1:
+            raise ValueError(
+                f"stats_window_size = {self.stats_window_size} is below 1; use 1 or more"
+            )
         first, last = self.first_target_live, self.target_live
         if first is not None and (last is None or not 0 < last <= first):
             raise ValueError(
@@ -177,6 +158,11 @@ class OnPolicyOptions:
             "optimizer_kwargs": {"eps": kwargs.pop("adam_eps")},
         }
         return kwargs
+
+
+def _check_epsilon(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} = {value} must be above 0 and finite, as 1e-5")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +195,10 @@ class A2COptions(OnPolicyOptions):
     """Whether RMSprop is the optimizer, as in the original A2C; otherwise Adam."""
     rms_prop_eps: float = 1e-5
     """Epsilon of RMSprop, with use-rms-prop."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_epsilon("rms_prop_eps", self.rms_prop_eps)
 
 
 class AlgorithmKind(NamedTuple):

@@ -6,6 +6,7 @@ metrics.csv           one line per rollout
 evaluation.json       what the trained agent does in fresh episodes
 learning_curve.png    success and live memories over training
 retention.png         spans by kind of observation; which memories were live when
+.lock                 held by the process that writes the folder
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import shlex
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from expire_span.agents.base import MemoryOnPolicyAlgorithm
 
-from .arguments import CHANGEABLE_ON_RESUME, UserError, as_sections
+from .arguments import CHANGEABLE_ON_RESUME, UserError, as_sections, quoted
 from .config import AnyConfig
+from .folder_lock import LOCK, FolderLock
 from .whole_file import write_whole
 
 PACKAGES = ("torch", "stable-baselines3", "gymnasium", "minigrid", "numpy", "expire-span")
@@ -40,10 +43,10 @@ class DiskError(RuntimeError):
 
 
 class RunDirectory:
-    """Paths and files of one run.
+    """Paths and files of one run, which one process at a time writes.
 
-    Raises: UserError from `create` if the folder holds something already, or cannot be made;
-    DiskError from the methods that write.
+    Raises: UserError from `create` if the folder holds something already, or cannot be made, and
+    from `create` and `lock` if another process has it; DiskError from the methods that write.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,24 +58,52 @@ class RunDirectory:
         self.learning_curve = path / "learning_curve.png"
         self.retention = path / "retention.png"
         self.rescued_model = path / "rescued_model.zip"
+        self._lock = FolderLock(path)
 
     @classmethod
     def create(cls, config: AnyConfig) -> RunDirectory:
-        """Make the folder that `config` names, or one under runs/. What wandb left there before it
-        refused to begin does not count."""
-        path = config.run_dir or _new_path(config)
-        if path.is_dir() and any(file.name != "wandb" for file in path.iterdir()):
-            raise UserError(
-                f"run_dir = {path} is not empty; go on with that run by --resume {path}, or give "
-                "another --run-dir, or none for a new one under runs/"
-            )
+        """Make and lock the folder that `config` names, or one under runs/. What wandb left there
+        before it refused to begin does not count."""
+        path = config.run_dir
+        if path is not None and path.is_dir():
+            if any(file.name not in ("wandb", LOCK) for file in path.iterdir()):
+                raise UserError(
+                    f"run_dir = {path} is not empty; go on with that run by --resume "
+                    f"{quoted(path)}, or give another --run-dir, or none for a new one under runs/"
+                )
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            if path is None:
+                path = _make_new(config)
+            else:
+                path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"run_dir = {path} cannot be made: {error.strerror}; give another --run-dir"
             ) from None
-        return cls(path)
+        directory = cls(path)
+        directory.lock()
+        return directory
+
+    def lock(self) -> None:
+        """Take the sole right to write, until `unlock`."""
+        if not self._lock.take():
+            raise UserError(
+                f"another process is writing {self.path}; wait until that run ends, or stop it, to "
+                "go on with it; a new run needs another --run-dir"
+            )
+
+    def unlock(self) -> None:
+        """Let others write."""
+        self._lock.release()
+
+    @contextmanager
+    def unlocked_on_failure(self) -> Iterator[None]:
+        """Unlock if what is done inside fails."""
+        try:
+            yield
+        except BaseException:
+            self.unlock()
+            raise
 
     def write_config(self, config: AnyConfig, argv: Sequence[str]) -> None:
         """Write config.yaml. Of a run that is gone on with it keeps what the run was begun with,
@@ -90,7 +121,7 @@ class RunDirectory:
                 "versions": {"python": platform.python_version()} | _versions(),
                 **as_sections(config),
             }
-        repeat = f"# python train_rl.py --config {self.config} repeats this run.\n"
+        repeat = f"# python train_rl.py --config {quoted(self.config)} repeats this run.\n"
         text = repeat + yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
         self._replace(self.config, text.encode())
 
@@ -115,8 +146,9 @@ class RunDirectory:
             self._replace(self.model, content)
             return self.model
         except DiskError as error:
-            elsewhere = Path(tempfile.gettempdir()) / f"{self.path.name}-model.zip"
             try:
+                folder = tempfile.mkdtemp(prefix=f"{self.path.name}-")
+                elsewhere = Path(folder) / self.model.name
                 write_whole(elsewhere, content)
             except OSError:
                 raise error from None
@@ -130,11 +162,14 @@ class RunDirectory:
         try:
             write_whole(path, content)
         except OSError as error:
-            last = f"; {self.model} is the last save, and whole" if self.model.exists() else ""
-            raise DiskError(
-                f"cannot write {path}: {error.strerror}{last}. Free space, or give a --run-dir on "
-                "another disk"
-            ) from error
+            if self.model.exists():
+                way_out = (
+                    f"{self.model} is the last save, and whole. Free space, or copy {self.path} to "
+                    "another disk and give --resume the copy"
+                )
+            else:
+                way_out = "free space, or give a --run-dir on another disk"
+            raise DiskError(f"cannot write {path}: {error.strerror}; {way_out}") from error
 
 
 class SaveCheckpoints(BaseCallback):
@@ -146,14 +181,17 @@ class SaveCheckpoints(BaseCallback):
     def __init__(self, run: RunDirectory, interval: int, warn: Callable[[str], None]) -> None:
         super().__init__()
         self.run, self.interval, self.warn = run, interval, warn
+        self._next: int | None = None
 
     def _on_training_start(self) -> None:
-        self._next = self.num_timesteps + self.interval
+        if self._next is None:  # otherwise another stage of the curriculum begins
+            self._next = self.num_timesteps + self.interval
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_end(self) -> None:
+        assert self._next is not None
         if self.num_timesteps < self._next:
             return
         self._next = self.num_timesteps + self.interval
@@ -170,13 +208,17 @@ def _as_bytes(model: MemoryOnPolicyAlgorithm) -> bytes:
     return buffer.getvalue()
 
 
-def _new_path(config: AnyConfig) -> Path:
+def _make_new(config: AnyConfig) -> Path:
+    """Make a folder under runs/ that no other process made."""
     env = config.env.rpartition(":")[2].rpartition("/")[2]
     stamp = time.strftime("%Y%m%d-%H%M%S")
     path = Path("runs") / f"{env}-{config.memory}-{config.algo}-seed{config.seed}-{stamp}"
-    while path.exists():  # runs begun within the same second
-        path = path.with_name(path.name + "+")
-    return path
+    while True:
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:  # of a run begun within the same second
+            path = path.with_name(path.name + "+")
 
 
 def _versions() -> dict[str, str]:

@@ -16,8 +16,15 @@ from expire_span.agents import make_vec_env
 from expire_span.agents.base import MemoryOnPolicyAlgorithm
 
 from . import plots
-from .arguments import UserError, as_sections
-from .beginning import EVALUATION_STREAM, TRAINING_STREAM, begin, fresh_seed, go_on
+from .arguments import UserError, as_sections, quoted
+from .beginning import (
+    EVALUATION_STREAM,
+    TRAINING_STREAM,
+    Beginning,
+    begin,
+    fresh_seed,
+    go_on,
+)
 from .config import AnyConfig
 from .curriculum import StageEnd, stage_began, stages_of
 from .evaluation import Evaluation, evaluate_retention
@@ -62,19 +69,37 @@ def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], N
 
     Raises: UserError if what was asked for cannot be done; DiskError if the folder takes no file.
     """
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device = {config.device}, and PyTorch finds no GPU here; use cpu or auto")
+    _check_device(config.device)
     torch.set_num_threads(config.threads)
     try:
         if config.resume is None:
-            directory, model, rows, stage = begin(config)
+            beginning = begin(config)
         else:
-            directory, model, rows, stage = go_on(config, RunDirectory(config.resume))
+            beginning = go_on(config, RunDirectory(config.resume))
     except UserError:
         raise
     except (ValueError, TypeError, ImportError, OSError, RuntimeError, gymnasium.error.Error) as e:
         # whatever environments and algorithms raise for arguments that they do not take
         raise UserError(str(e)) from e
+    with beginning.directory.unlocked_on_failure():
+        return _open_logs(config, beginning, argv, warn)
+
+
+def _check_device(device: str) -> None:
+    try:
+        if device != "auto":
+            torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:  # AssertionError: PyTorch was built without it
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"device = {device} cannot be used here: {reason}; use cpu or auto"
+        ) from None
+
+
+def _open_logs(
+    config: AnyConfig, beginning: Beginning, argv: Sequence[str], warn: Callable[[str], None]
+) -> Session:
+    directory, model, rows, stage = beginning
     model.rescue_path = str(directory.rescued_model)
     metrics = MetricsCsv(directory.metrics, rows, warn)
     outputs: list[KVWriter] = [metrics]
@@ -199,9 +224,17 @@ def report(session: Session, evaluation: Evaluation) -> dict[str, Any]:
     return figures
 
 
-def stuck_hint(session: Session, figures: dict[str, Any]) -> str | None:
-    """What there is to say of an agent that, with its likeliest actions, succeeds far less often
-    than it did at the end of training; None of others."""
+def hint(session: Session, figures: dict[str, Any]) -> str | None:
+    """What there is to say of an agent that never met the environment it was evaluated in, or that,
+    with its likeliest actions, succeeds far less often than at the end of training; None of others.
+    """
+    last, folder = len(session.config.curriculum), quoted(session.directory.path)
+    if session.stage < last:
+        return (
+            f"training ended in stage {session.stage} of the curriculum, whose stages are 0 to "
+            f"{last}: the environment evaluated, which is the last, was never trained on. To go "
+            f"on: train_rl.py --resume {folder} --total-timesteps N"
+        )
     drawn, likeliest = session.model.ep_success_buffer, figures["success_rate"]
     if not session.config.eval_deterministic or likeliest is None or not drawn:
         return None
@@ -211,7 +244,7 @@ def stuck_hint(session: Session, figures: dict[str, Any]) -> str | None:
     return (
         f"{in_training:.0%} of the last {len(drawn)} training episodes succeeded, whose actions "
         "were drawn: of several that do as well, the likeliest may lead nowhere. With drawn ones: "
-        f"train_rl.py --resume {session.directory.path} --no-eval-deterministic"
+        f"train_rl.py --resume {folder} --no-eval-deterministic"
     )
 
 
@@ -225,7 +258,10 @@ def _steps_per_second(session: Session) -> float | None:
 
 
 def close(session: Session) -> None:
-    """Close environment and logs. To be called however the run ended."""
-    session.model.logger.close()
-    if session.model.env is not None:
-        session.model.env.close()
+    """Close environment, logs and folder. To be called however the run ended."""
+    try:
+        session.model.logger.close()
+        if session.model.env is not None:
+            session.model.env.close()
+    finally:
+        session.directory.unlock()

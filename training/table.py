@@ -26,18 +26,23 @@ def print_table(figures: dict[str, Any], directory: RunDirectory, model: Path) -
         "environment steps trained": f"{figures['env_steps']}",
         "steps per second": _number(figures["env_steps_per_second"]),
     }
+    console = Console(markup=False, emoji=False, highlight=False)  # names may have brackets
     table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")
     for name, text in rows.items():
         if text is not None:
-            table.add_row(name, text)
-    console = Console()
+            table.add_row(name, _encodable(text, console))
     title = f"{figures['env']}, {figures['memory']}, {figures['algo']}, seed {figures['seed']}"
-    console.print(title, soft_wrap=True, highlight=False)
+    console.print(_encodable(title, console), soft_wrap=True)
     console.print(table)
     place = f"files: {directory.path}   agent: {model}"
-    console.print(place, soft_wrap=True, highlight=False)
+    console.print(_encodable(place, console), soft_wrap=True)
+
+
+def _encodable(text: str, console: Console) -> str:
+    """The text with question marks for what an ASCII terminal has no letters for."""
+    return text.encode(console.encoding, "replace").decode(console.encoding)
 
 
 def _percent(share: float | None) -> str | None:

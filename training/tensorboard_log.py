@@ -14,8 +14,12 @@ class TensorBoardLog(TensorBoardOutputFormat):
     more is; metrics.csv has the same figures."""
 
     def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
-        super().__init__(str(folder))
         self.folder, self.warn = folder, warn
+        try:
+            super().__init__(str(folder))
+        except OSError as error:
+            self.warn(f"cannot write {folder}: {error.strerror}; nothing goes there")
+            self.writer, self._is_closed = None, True  # type: ignore[assignment]
 
     def write(
         self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0

@@ -15,6 +15,6 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError:
+    except BaseException:  # Ctrl-C as well
         partial.unlink(missing_ok=True)
         raise
