@@ -103,7 +103,7 @@ def learn(task: str, agent: str, seed: int, steps: int, file: Path) -> None:
     torch.set_num_threads(1)
     env = make_vec_env(TASKS[task].env_id, N_ENVS, seed, wrapper_class=TASKS[task].wrapper)
     make, policy = AGENTS[agent]
-    model = make(policy, env, n_steps=N_STEPS, seed=seed, device="cpu", **TASKS[task].agent)  # type: ignore[call-arg, arg-type]
+    model = make(policy, env, n_steps=N_STEPS, seed=seed, device="cpu", **TASKS[task].agent)
     began = time.perf_counter()
     model.learn(steps)
     rate = model.num_timesteps / (time.perf_counter() - began)
