@@ -232,7 +232,8 @@ def write_table(options: Options) -> None:
 Written by `python benchmarks/memory_size.py`: PPO with the preset of each task, then 1,000 fresh
 episodes without exploration (`none` draws its actions). Corridor has lengths U(3,200), Portal 5
 rooms. Instruction is the short variant, of which the share delivered is shown, of the instructions
-whose character was met, and of Collision that of right answers.
+whose character was met, and of Collision that of right answers. Below chance, 0.5 on Corridor, is an agent whose likeliest
+action at the junction is to wait. Presets were tuned with expire-span; the others share them.
 Success: median of the seeds, and their range. Live memories: mean per layer over the evaluation,
 the present step aside. Steps/s: learning included, one core each; {options.machine}.
 
