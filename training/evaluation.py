@@ -20,6 +20,7 @@ from expire_span.agents.checks import (
     check_finite_observations,
     check_finite_rewards,
 )
+from expire_span.agents.episode_returns import EpisodeReturns
 from expire_span.agents.retention import RetentionTracker, episode_tallies, tally_shares
 from expire_span.agents.vec_env import read_marks
 from expire_span.memory import Memory, State
@@ -158,7 +159,7 @@ class _Episodes:
 
     def __init__(self, quota_B: NDArray[np.int64]) -> None:
         self.left_B = quota_B
-        self.return_B = np.zeros(len(quota_B))
+        self.sums = EpisodeReturns(len(quota_B))
         self.length_B = np.zeros(len(quota_B), np.int64)
         self.returns: list[float] = []
         self.lengths: list[int] = []
@@ -179,19 +180,17 @@ class _Episodes:
     ) -> NDArray[np.bool_]:
         """Take in a step. Returns the environments in which an episode that counts has ended."""
         self.steps += int(active_B.sum())
-        self.return_B += rewards_B
         self.length_B += 1
+        returns = self.sums.add(rewards_B, done_B, infos)
         ended_B = active_B & done_B
-        for i in np.flatnonzero(ended_B):
-            # a Monitor's figures are those before a wrapper scales rewards
-            watched = infos[i].get("episode", {})
-            self.returns.append(float(watched.get("r", self.return_B[i])))
-            self.lengths.append(int(watched.get("l", self.length_B[i])))
+        for i in np.flatnonzero(ended_B).tolist():
+            self.returns.append(float(returns[i]))
+            self.lengths.append(int(infos[i].get("episode", {}).get("l", self.length_B[i])))
             if "is_success" in infos[i]:
                 self.successes.append(bool(infos[i]["is_success"]))
             self.tallies.append(episode_tallies(infos[i]))
         self.left_B = self.left_B - ended_B
-        self.return_B[done_B], self.length_B[done_B] = 0.0, 0
+        self.length_B[done_B] = 0
         return ended_B
 
     def figures(self) -> dict[str, Any]:
