@@ -18,7 +18,9 @@ from .policy import MemoryActorCriticPolicy
 class MemoryA2C(MemoryOnPolicyAlgorithm):
     """Advantage actor-critic with a memory: one update over all environments per rollout.
 
-    Parameters are SB3's, and those of `MemoryOnPolicyAlgorithm`.
+    Parameters are SB3's, and those of `MemoryOnPolicyAlgorithm`. Defaults that differ from SB3's
+    A2C: learning_rate 1e-3 (7e-4), n_steps 16 (5: too few for a memory to be read), gae_lambda 0.95
+    (1), ent_coef 0.01 (0), use_rms_prop False (True).
 
     Source: Mnih et al. 2016, arXiv:1602.01783, synchronous.
     """
@@ -49,7 +51,8 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         policy_kwargs = dict(policy_kwargs or {})
         if use_rms_prop and "optimizer_class" not in policy_kwargs:
             policy_kwargs["optimizer_class"] = torch.optim.RMSprop
-            policy_kwargs["optimizer_kwargs"] = {"alpha": 0.99, "eps": rms_prop_eps}
+            given = policy_kwargs.get("optimizer_kwargs") or {}
+            policy_kwargs["optimizer_kwargs"] = {"alpha": 0.99, "eps": rms_prop_eps, **given}
         super().__init__(
             policy,
             env,
@@ -78,7 +81,8 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         policy = -(advantages * evaluation.log_prob_BT).mean()
         value = value_loss(evaluation.values_BT, segment.returns)
         entropy = entropy_loss(evaluation.entropy_BT, evaluation.log_prob_BT)
-        loss = policy + self._entropy_weight() * entropy + self.vf_coef * value
+        loss = policy + self._entropy_weight() * entropy
+        loss = loss + self.vf_coef * value / self.policy.value_scale**2
         loss = loss + self._memory_loss(evaluation)
         self._descend(loss)
         self._n_updates += 1

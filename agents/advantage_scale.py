@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from torch.optim import Optimizer
+
+from .episode_returns import MIN_EPISODES
 
 DECAY = 0.9999
 """Per rollout, of the largest deviation met so far."""
@@ -12,10 +17,17 @@ DECAY = 0.9999
 LEAST_SHARE = 0.05
 """Least share that is left, unless an agent is told another for its learning rate."""
 
+RISE = 3.0
+"""Standard errors by which the recent return has to be above the first one to count as learned."""
+
+SPIKE = 3.0
+"""Times the largest deviation that one rollout can add to it at most."""
+
 
 @dataclass
 class AdvantageScale:
-    """The largest standard deviation of a rollout's advantages met so far.
+    """The largest standard deviation of a rollout's advantages since the agent has learned
+    something.
 
     Once a task is solved the advantages are noise. Scaled up to unit variance, as usual, they turn
     a policy with hardly any entropy over, however well the memory keeps what it needs. So none are
@@ -23,17 +35,38 @@ class AdvantageScale:
     the gradient; so the learning rate shrinks with the advantages as well, to no less than the
     agent's `min_lr_share`, and, with `scale_ent_coef`, the entropy bonus. Should a solved policy
     begin to fail, advantages grow, and with them the steps.
+
+    Small advantages say as much only of an agent whose return has risen. Before, they are as small
+    where nothing has been found yet, and large ones tell what the critic does not know; so until
+    then nothing is kept of them, and steps are full.
     """
 
+    has_learned: bool = False
     largest: float = 0.0
     share: float = 1.0
     """What is left, for the last rollout taken in."""
+    first_return: tuple[float, float] | None = None
+    """Mean of the first returns that are believed, and its squared standard error."""
 
-    def update(self, deviation: float) -> None:
-        """Take in the deviation of a rollout's advantages. Its share is that of the deviation in
-        the largest, no less than `LEAST_SHARE`."""
-        self.largest = max(deviation, DECAY * self.largest)
-        self.share = max(LEAST_SHARE, deviation / self.largest) if self.largest > 0 else 1.0
+    def update(self, deviation: float, returns: Sequence[float]) -> None:
+        """Take in the deviation of a rollout's advantages and the returns of the recent episodes.
+        The share is that of the deviation in the largest, no less than `LEAST_SHARE`."""
+        self.has_learned = self.has_learned or self._has_risen(returns)
+        if not self.has_learned:
+            return
+        met = min(deviation, SPIKE * self.largest) if self.largest > 0 else deviation
+        self.largest = max(met, DECAY * self.largest)
+        left = deviation / self.largest if self.largest > 0 else 1.0
+        self.share = min(1.0, max(LEAST_SHARE, left))
+
+    def _has_risen(self, returns: Sequence[float]) -> bool:
+        if len(returns) < MIN_EPISODES:
+            return False
+        mean, error = float(np.mean(returns)), float(np.var(returns)) / len(returns)
+        if self.first_return is None:
+            self.first_return = mean, error
+        first, first_error = self.first_return
+        return mean - first > RISE * math.sqrt(error + first_error)
 
     def shorten_steps(self, optimizer: Optimizer, least_share: float) -> None:
         """Leave the optimizer `share` of the learning rate it has, or `least_share` if more."""

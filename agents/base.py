@@ -31,6 +31,7 @@ from .extractors import ObservationExtractor
 from .metrics import record_rollout
 from .policy import POLICY_ALIASES, Evaluation, MemoryActorCriticPolicy, policy_class
 from .retention import RetentionTracker
+from .return_scale import ReturnScale
 from .rollout import MemoryRolloutBuffer, RolloutSegment, cut_episodes
 from .saving import SavedAlgorithm
 from .spaces import SUPPORTED_SPACES
@@ -94,21 +95,26 @@ class MemoryOnPolicyAlgorithm(SavedAlgorithm):
     ) -> None:
         env = playable_env(env, n_envs, seed)
         self.span_coef, self.target_live, self.use_by = span_coef, target_live, use_by
+        self.advantage_scale, self.return_scale = AdvantageScale(), ReturnScale()
         self.begin_task()
         self.prediction_coef = prediction_coef
         self.scale_ent_coef, self.min_lr_share = scale_ent_coef, min_lr_share
         self.rescue_path = rescue_path
         self._rng = np.random.default_rng(seed)
-        self._last_state: State | None = None
         self._last_marks: tuple[np.ndarray, np.ndarray] | None = None
         self._tracker: RetentionTracker | None = None
         self._returns: EpisodeReturns | None = None
-        policy_kwargs = {
+        own = {
             "memory": memory,
             "memory_kwargs": dict(memory_kwargs or {}),
             "predicts": prediction_coef > 0,
-            **(policy_kwargs or {}),
         }
+        if twice := own.keys() & (policy_kwargs or {}).keys():
+            raise TypeError(
+                f"policy_kwargs has {', '.join(sorted(twice))}; give memory, memory_kwargs and "
+                "prediction_coef to the algorithm itself"
+            )
+        policy_kwargs = {**own, **(policy_kwargs or {})}
         super().__init__(
             policy_class(policy),
             env,  # type: ignore[arg-type]
@@ -226,12 +232,14 @@ class MemoryOnPolicyAlgorithm(SavedAlgorithm):
     def _begin_update(self) -> None:
         """Set what an update needs before its first minibatch."""
         self.policy.set_training_mode(True)
-        self.advantage_scale.update(float(self.rollout_buffer.advantages.std()))
+        assert self._returns is not None
+        deviation = float(self.rollout_buffer.advantages.std())
+        self.advantage_scale.update(deviation, self._returns.recent)
+        self.policy.rescale_values(self.return_scale.update(self.rollout_buffer.returns))
         self._update_learning_rate(self.policy.optimizer)
         if self.normalize_advantage:
             self.advantage_scale.shorten_steps(self.policy.optimizer, self.min_lr_share)
             self.logger.record("train/learning_rate", self.policy.optimizer.param_groups[0]["lr"])
-        assert self._returns is not None
         self.span_control.update(
             self._returns.recent, self._live_mean(), self._current_progress_remaining
         )
@@ -250,7 +258,7 @@ class MemoryOnPolicyAlgorithm(SavedAlgorithm):
         them memories would be pressed while it is learned (docs/experiments.md, Instruction).
         """
         self.span_control = make_span_control(self.span_coef, self.target_live, self.use_by)
-        self.advantage_scale = AdvantageScale()
+        self.advantage_scale = AdvantageScale(self.advantage_scale.has_learned)
 
     def _evaluate(self, segment: Any) -> Evaluation:
         return self.policy.evaluate_rollout(
@@ -315,6 +323,9 @@ class MemoryOnPolicyAlgorithm(SavedAlgorithm):
             recent = () if reset_num_timesteps or self._returns is None else self._returns.recent
             self._returns = EpisodeReturns(self.n_envs, recent)
             check_finite_observations(self._last_obs, self.num_timesteps)
+            if isinstance(self.policy.features_extractor, ObservationExtractor):
+                obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
+                self.policy.features_extractor.check(obs_tensor)
             self._last_state = self.policy.initial_state(self.n_envs)
             self._last_marks = read_marks(self.env)
             self._tracker = RetentionTracker(self.n_envs)

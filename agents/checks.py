@@ -18,7 +18,7 @@ LARGEST_WEIGHT = 1e12
 """Weights beyond it have diverged: sums of their products overflow single precision."""
 
 
-CHECKPOINT_FORMAT = 8
+CHECKPOINT_FORMAT = 9
 """Raised whenever what an agent saves changes, so that an older file is refused and not misread."""
 
 

@@ -1,4 +1,4 @@
-"""Returns of episodes, by which the pressure on memories is set, and which evaluations report."""
+"""Returns of episodes, which set pressure on memories and size of steps, and are evaluated."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 RECENT_EPISODES = 100
 """Episodes that are remembered, as many as SB3 takes its means of."""
+
+MIN_EPISODES = 20
+"""Episodes before a mean return is believed."""
 
 
 class EpisodeReturns:

@@ -129,8 +129,8 @@ class SymbolEmbedding(nn.Module):
     observation's difference from the usual one. `adapt` updates it, between two updates of the
     weights and never within.
 
-    Shapes: (N, *space.shape) float or integer -> (N, width). Indices above the last symbol of a
-    place count as that symbol.
+    Shapes: (N, *space.shape) float or integer -> (N, width). What `check` refuses counts as
+    the last symbol of its place.
     """
 
     last_symbol: Tensor
@@ -170,9 +170,28 @@ class SymbolEmbedding(nn.Module):
     @torch.no_grad()
     def adapt(self, symbols: Tensor) -> None:
         """Count the symbols of (N, *space.shape) observations into the frequencies."""
+        self.check(symbols)
         n_new = symbols.shape[0]
         counts = torch.bincount(self._rows(symbols).flatten(), minlength=len(self.frequency))
         follow(self.frequency, counts / n_new, self.n_seen, n_new)
+
+    def check(self, symbols: Tensor) -> None:
+        """Raise ValueError for observations that are no symbols, or above the last of a place."""
+        if symbols.is_floating_point():
+            raise ValueError(
+                f"observations are {symbols.dtype} where their space says whole numbers below "
+                f"{MAX_SYMBOLS}, which are read as symbols; leave them as they are "
+                "(VecNormalize(norm_obs=False)), or declare a float32 space"
+            )
+        beyond = symbols.flatten(1).amax(0) > self.last_symbol
+        if beyond.any():
+            place = int(beyond.nonzero()[0])
+            raise ValueError(
+                f"an observation has {int(symbols.flatten(1)[:, place].max())} at entry {place}, "
+                f"which is read as a symbol of at most {int(self.last_symbol[place])}; pictures "
+                f"are read from {MIN_CNN_SIZE} pixels on (gymnasium.wrappers.ResizeObservation), "
+                "smaller ones by a features_extractor_class of your own, amounts as float32"
+            )
 
 
 def _shared_rows(shape: tuple[int, ...], n_symbols: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -207,7 +226,9 @@ class ObservationExtractor(BaseFeaturesExtractor):
 
     Symbols -> `SymbolEmbedding`, sentences -> `SentenceEncoder`, pictures -> `ScaledCNN`, the rest
     flattened as SB3 does (Discrete and MultiDiscrete one-hot). Expects observations not scaled: the
-    policy turns SB3's division of pictures by 255 off for it.
+    policy turns SB3's division of pictures by 255 off for it. With `normalized_image`, which the
+    policy sets for SB3's `normalize_images=False`, float pictures in 0..1, channels first, go to
+    SB3's `NatureCNN` as well.
 
     Raises ValueError for a space SB3's PPO does not take, naming it.
     """
@@ -217,6 +238,7 @@ class ObservationExtractor(BaseFeaturesExtractor):
         observation_space: spaces.Space[object],
         symbol_width: int = 64,
         cnn_width: int = 256,
+        normalized_image: bool = False,
     ) -> None:
         check_space(observation_space)
         super().__init__(observation_space, features_dim=1)
@@ -224,7 +246,7 @@ class ObservationExtractor(BaseFeaturesExtractor):
         encoders: dict[str, nn.Module] = {}
         dim = 0
         for name, part in parts_of(observation_space).items():
-            encoder, size = self._encoder(part, symbol_width, cnn_width)
+            encoder, size = self._encoder(part, symbol_width, cnn_width, normalized_image)
             encoders[name] = encoder
             dim += size
         self.encoders = nn.ModuleDict(encoders)
@@ -232,7 +254,7 @@ class ObservationExtractor(BaseFeaturesExtractor):
 
     @staticmethod
     def _encoder(
-        space: spaces.Space[object], symbol_width: int, cnn_width: int
+        space: spaces.Space[object], symbol_width: int, cnn_width: int, normalized_image: bool
     ) -> tuple[nn.Module, int]:
         if is_symbolic(space):
             assert isinstance(space, spaces.Box)
@@ -243,6 +265,10 @@ class ObservationExtractor(BaseFeaturesExtractor):
         if is_image_space(space):
             assert isinstance(space, spaces.Box)
             return ScaledCNN(space, cnn_width), cnn_width
+        if normalized_image and is_image_space(space, normalized_image=True):
+            assert isinstance(space, spaces.Box)
+            if min(space.shape[1:]) >= MIN_CNN_SIZE:
+                return NatureCNN(space, cnn_width, normalized_image=True), cnn_width
         return nn.Flatten(), get_flattened_obs_dim(space)
 
     def forward(self, observations: Tensor | dict[str, Tensor]) -> Tensor:
@@ -251,6 +277,13 @@ class ObservationExtractor(BaseFeaturesExtractor):
             return self.encoders["observation"](observations)  # type: ignore[no-any-return]
         assert isinstance(observations, dict)
         return torch.cat([enc(observations[key]) for key, enc in self.encoders.items()], dim=1)
+
+    def check(self, observations: Tensor | dict[str, Tensor]) -> None:
+        """Raise ValueError for observations that are not what their space made of them."""
+        parts = observations if isinstance(observations, dict) else {"observation": observations}
+        for key, encoder in self.encoders.items():
+            if isinstance(encoder, SymbolEmbedding):
+                encoder.check(parts[key])
 
     def adapt(self, observations: Tensor | dict[str, Tensor]) -> None:
         """Take in a rollout's observations, (N, *shape) or a dict of them, after its update."""

@@ -64,6 +64,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
     """
 
     memory: Memory
+    value_scale: Tensor
     predictor: NextFeatures | None
 
     def __init__(
@@ -77,6 +78,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         predicts: bool = False,
         net_arch: list[int] | dict[str, list[int]] | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] = ObservationExtractor,
+        features_extractor_kwargs: dict[str, Any] | None = None,
         normalize_images: bool = True,
         share_features_extractor: bool = True,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
@@ -95,6 +97,12 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
                 "share_features_extractor = False is not supported: one memory serves the actor "
                 "and the critic; leave it True and use net_arch for separate layers behind it"
             )
+        is_ours = issubclass(features_extractor_class, ObservationExtractor)
+        if is_ours and not normalize_images:  # pictures in 0..1
+            features_extractor_kwargs = {
+                "normalized_image": True,
+                **(features_extractor_kwargs or {}),
+            }
         self.memory_name, self.memory_kwargs = memory, dict(memory_kwargs or {})
         self.predicts = predicts
         super().__init__(
@@ -103,9 +111,9 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             lr_schedule,
             net_arch=[] if net_arch is None else net_arch,
             features_extractor_class=features_extractor_class,
+            features_extractor_kwargs=features_extractor_kwargs,
             # ObservationExtractor tells pictures from symbols itself
-            normalize_images=normalize_images
-            and not issubclass(features_extractor_class, ObservationExtractor),
+            normalize_images=normalize_images and not is_ours,
             optimizer_class=optimizer_class,
             optimizer_kwargs=STEADY_ADAM | (optimizer_kwargs or {})
             if optimizer_class is torch.optim.Adam
@@ -139,6 +147,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             # normalised output it gives values of +-2, and where episodes are cut by time limits
             # and bootstrapped, a value that is far too high teaches the agent to wait for the cut.
             nn.init.orthogonal_(self.value_net.weight, gain=0.01)
+        self.register_buffer("value_scale", torch.ones(()))
 
     # ---------------------------------------------------------------------------------- acting
 
@@ -157,13 +166,13 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         actions = distribution.get_actions(deterministic=deterministic)
         log_prob_B = distribution.log_prob(actions)
         actions = actions.reshape(-1, *(self.action_space.shape or ()))
-        return Step(actions, self.value_net(latent_vf)[:, 0], log_prob_B, state)
+        return Step(actions, self._values(latent_vf), log_prob_B, state)
 
     @torch.no_grad()
     def values_of(self, obs: PyTorchObs, state: State, starts_B: Tensor) -> Tensor:
         """Values of observations that follow `state`, which stays as it is. Shape (B,)."""
         memory_BD, _ = self.memory.step(self._features(obs), state, starts_B)
-        return self.value_net(self.mlp_extractor.forward_critic(memory_BD))[:, 0]  # type: ignore[no-any-return]
+        return self._values(self.mlp_extractor.forward_critic(memory_BD))
 
     def predict(
         self,
@@ -179,7 +188,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         With a state, `episode_start` (B,) marks the environments whose episode begins with this
         observation; None: none of them.
 
-        Raises ValueError when the state belongs to another number of environments.
+        Raises ValueError when state or `episode_start` are of another number of environments.
         """
         self.set_training_mode(False)
         obs_tensor, vectorized = self.obs_to_tensor(observation)
@@ -200,8 +209,14 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             )
         elif episode_start is None:
             episode_start = np.zeros(n_envs, dtype=bool)
-        starts_B = torch.as_tensor(np.asarray(episode_start, dtype=bool), device=self.device)
-        step = self.act(obs_tensor, state, starts_B.reshape(-1).expand(n_envs), deterministic)
+        starts = np.asarray(episode_start, dtype=bool)
+        if starts.size != n_envs:
+            raise ValueError(
+                f"predict got {n_envs} observations with episode_start of shape {starts.shape}; "
+                "give one bool for each environment, or None where no episode begins"
+            )
+        starts_B = torch.as_tensor(starts.reshape(n_envs), device=self.device)
+        step = self.act(obs_tensor, state, starts_B, deterministic)
         actions = self.to_env_actions(step.actions.cpu().numpy())
         return actions if vectorized else actions.squeeze(axis=0), step.state
 
@@ -234,7 +249,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             predicted_BTE = self.predictor(memory_BTD, actions_BT)
             foresight = prediction_loss(predicted_BTE, features_BTE, starts_BT)
         return Evaluation(
-            self.value_net(latent_vf).view(B, T),
+            self._values(latent_vf).view(B, T),
             log_prob.view(B, T),
             None if entropy is None else entropy.view(B, T),
             preference(distribution, actions).view(B, T),
@@ -242,38 +257,48 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             foresight,
         )
 
+    @torch.no_grad()
+    def rescale_values(self, scale: float) -> None:
+        """Let the value head learn in units of `scale` from now on; what it says stays."""
+        for weights in self.value_net.parameters():
+            weights.mul_(self.value_scale / scale)
+        self.value_scale.fill_(scale)
+
+    def _values(self, latent_vf: Tensor) -> Tensor:
+        return self.value_scale * self.value_net(latent_vf)[:, 0]  # type: ignore[no-any-return]
+
     def _features(self, obs: PyTorchObs) -> Tensor:
         features = self.extract_features(obs)
         assert isinstance(features, Tensor)
         return features
 
-    # ----------------------------------------------- SB3's entry points that cannot see a state
+    # -------------------------- SB3's entry points, with state and starts as sb3-contrib has them
 
-    def forward(
-        self, obs: PyTorchObs, deterministic: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """SB3's memoryless signature: every observation is the first of an episode."""
-        n_envs = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
-        starts_B = torch.ones(n_envs, dtype=torch.bool, device=self.device)
-        step = self.act(obs, self.initial_state(n_envs), starts_B, deterministic)
-        return step.actions, step.values_B[:, None], step.log_prob_B
+    def forward(  # type: ignore[override]
+        self, obs: PyTorchObs, state: State, starts_B: Tensor, deterministic: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor, State]:
+        """What `act` gives: actions, values (B, 1), log-probabilities (B,) and the new state."""
+        step = self.act(obs, state, starts_B, deterministic)
+        return step.actions, step.values_B[:, None], step.log_prob_B, step.state
 
     def evaluate_actions(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Not offered: a memory needs whole stretches of episodes. Use `evaluate_rollout`."""
         raise NotImplementedError("a policy with memory is trained by evaluate_rollout")
 
-    def get_distribution(self, obs: PyTorchObs) -> Distribution:
-        """The action distribution when every observation is the first of an episode."""
-        n_envs = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
-        starts_B = torch.ones(n_envs, dtype=torch.bool, device=self.device)
-        memory_BD, _ = self.memory.step(self._features(obs), self.initial_state(n_envs), starts_B)
-        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(memory_BD))
+    @torch.no_grad()
+    def get_distribution(  # type: ignore[override]
+        self, obs: PyTorchObs, state: State, starts_B: Tensor
+    ) -> tuple[Distribution, State]:
+        """The distribution of the actions, and the new state."""
+        memory_BD, state = self.memory.step(self._features(obs), state, starts_B)
+        latent_pi = self.mlp_extractor.forward_actor(memory_BD)
+        return self._get_action_dist_from_latent(latent_pi), state
 
-    def predict_values(self, obs: PyTorchObs) -> Tensor:
-        """Values when every observation is the first of an episode, (B, 1)."""
-        n_envs = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
-        starts_B = torch.ones(n_envs, dtype=torch.bool, device=self.device)
-        return self.values_of(obs, self.initial_state(n_envs), starts_B)[:, None]
+    def predict_values(  # type: ignore[override]
+        self, obs: PyTorchObs, state: State, starts_B: Tensor
+    ) -> Tensor:
+        """What `values_of` gives, (B, 1)."""
+        return self.values_of(obs, state, starts_B)[:, None]
 
 
 POLICY_ALIASES: dict[str, type[nn.Module]] = {

@@ -9,6 +9,8 @@ import numpy as np
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
 
+from expire_span.memory import State, map_state
+
 from .checks import (
     CHECKPOINT_FORMAT,
     DivergedError,
@@ -29,6 +31,8 @@ class SavedAlgorithm(OnPolicyAlgorithm):
     rescue_path: str
     _rng: np.random.Generator
     _random_state: RandomState | None = None
+    _last_state: State | None = None
+    """The memory of the running episodes."""
 
     def learn(
         self,
@@ -80,21 +84,29 @@ class SavedAlgorithm(OnPolicyAlgorithm):
         environments and `force_reset=False`; without the latter new episodes begin."""
         self._random_state = RandomState.now(self.device, self._rng)
         self.saved_by, self.checkpoint_format = self.algorithm, CHECKPOINT_FORMAT
+        state = self._last_state
+        if state is not None:  # a machine without this one's device would not read it
+            self._last_state = map_state(lambda leaf: leaf.cpu(), state)
         try:
             super().save(*args, **kwargs)
-        finally:
-            self._random_state = None  # for the file alone: this agent goes on as if never saved
+        finally:  # for the file alone: this agent goes on as if never saved
+            self._random_state, self._last_state = None, state
 
     @classmethod
     def load(cls, path: Any, env: Playable | None = None, *args: Any, **kwargs: Any) -> Any:
-        """SB3's `load`; `env` may be an id. What `kwargs` change is what the agent goes on with.
+        """SB3's `load`; `env` may be an id, of which as many are made as the agent had. What
+        `kwargs` change is what the agent goes on with.
 
         Raises: `CheckpointError`, with the reason, for other files; ValueError for options that the
         network was made with.
         """
         check_checkpoint(path, cls.algorithm)
         check_changes_on_load(kwargs)
-        model = super().load(path, playable_env(env, None, None), *args, **kwargs)
+        if isinstance(env, str):
+            model = super().load(path, None, *args, **kwargs)
+            model.set_env(env, kwargs.get("force_reset", True))  # type: ignore[arg-type]
+        else:
+            model = super().load(path, playable_env(env, None, None), *args, **kwargs)
         if "seed" in kwargs:
             model._random_state = None
         return model

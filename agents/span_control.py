@@ -15,12 +15,10 @@ from torch import Tensor
 
 from expire_span.memory import Aux, use_loss
 
+from .episode_returns import MIN_EPISODES
+
 SpanCoef = float | Literal["auto"]
 UseSign = Literal["influence", "attention"]
-
-MIN_EPISODES = 20
-"""Episodes before a mean return is believed."""
-
 
 SHRINK_WEIGHT = 0.1
 """Weight of `shrink_loss` beside the paper's penalty, which presses harder but on the ramp only."""

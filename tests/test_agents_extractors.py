@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.torch_layers import NatureCNN
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from expire_span.agents import MemoryPPO, extractors, make_vec_env
 from expire_span.agents.extractors import ObservationExtractor, SymbolEmbedding
@@ -74,7 +79,7 @@ def test_a_one_hot_code_too_long_to_write_out_is_read_as_another(
     torch.manual_seed(0)
     space = spaces.Box(0, 9, (3, 4), np.uint8)
     embedding = SymbolEmbedding(space, 8)
-    symbols = torch.randint(0, 12, (64, 3, 4))  # some above the last, which count as that
+    symbols = torch.randint(0, 10, (64, 3, 4))
     embedding.adapt(symbols)
     written_out = embedding(symbols)
     monkeypatch.setattr(extractors, "MAX_ONE_HOT", 0)
@@ -87,3 +92,46 @@ def test_a_one_hot_code_too_long_to_write_out_is_read_as_another(
         strict=True,
     ):
         torch.testing.assert_close(first, second)
+
+
+class Shown(gym.Env[np.ndarray, np.int64]):
+    """Shows observations of a space."""
+
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, space: spaces.Box) -> None:
+        self.observation_space = space
+
+    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        return self.observation_space.sample(), {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+def learn(env: VecEnv) -> MemoryPPO:
+    sizes = {"width": 8, "n_heads": 2, "ffn_width": 8}
+    return MemoryPPO("CnnPolicy", env, n_steps=8, memory_kwargs=sizes, n_epochs=1).learn(16)
+
+
+def test_a_small_picture_is_not_taken_for_symbols_in_silence() -> None:
+    env = DummyVecEnv([lambda: Shown(spaces.Box(0, 255, (16, 16, 3), np.uint8))])
+    with pytest.raises(ValueError, match=r"is read as a symbol of at most 15; pictures are read"):
+        learn(env)
+
+
+def test_symbols_that_are_normalised_are_not_cut_to_whole_numbers_in_silence() -> None:
+    env = DummyVecEnv([lambda: Shown(spaces.Box(0, 9, (4,), np.uint8))])
+    with pytest.raises(ValueError, match=r"float32 where .*VecNormalize\(norm_obs=False\)"):
+        learn(VecNormalize(env))
+    learn(VecNormalize(env, norm_obs=False))
+
+
+def test_normalised_pictures_are_convolved_if_the_user_says_so() -> None:
+    """SB3 has `normalize_images=False` for pictures in 0..1, channels first."""
+    env = DummyVecEnv([lambda: Shown(spaces.Box(0, 1, (3, 36, 36), np.float32))])
+    policy_kwargs = {"normalize_images": False}
+    model = MemoryPPO("CnnPolicy", env, n_steps=8, policy_kwargs=policy_kwargs).learn(8)
+    extractor = model.policy.features_extractor
+    assert isinstance(extractor, ObservationExtractor)
+    assert isinstance(extractor.encoders["observation"], NatureCNN)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from expire_span.agents import MemoryPPO
+from expire_span.agents import MemoryA2C, MemoryPPO
 from expire_span.agents.advantage_scale import LEAST_SHARE, AdvantageScale
 from expire_span.agents.losses import entropy_loss, normalize, ppo_policy_loss, value_loss
+from expire_span.agents.return_scale import ReturnScale
 
 
 def test_normalised_advantages_have_mean_0_and_deviation_1() -> None:
@@ -31,12 +32,64 @@ def test_a_single_advantage_is_left_alone() -> None:
 
 
 def test_the_learning_rate_follows_the_advantages_down_and_up_again() -> None:
-    scale = AdvantageScale()
+    scale = AdvantageScale(has_learned=True)
     shares = []
     for deviation in (0.0, 0.2, 0.1, 1e-6, 0.4):
-        scale.update(deviation)
+        scale.update(deviation, ())
         shares.append(scale.share)
     assert shares == [1, 1, pytest.approx(0.5, rel=1e-3), LEAST_SHARE, 1]
+
+
+def test_small_advantages_say_nothing_before_the_return_has_risen() -> None:
+    """On Acrobot every episode fails at first, so advantages are small without anything solved."""
+    scale = AdvantageScale()
+    for deviation, returns in ((5.0, [-500] * 19), (5.0, [-500] * 20), (0.1, [-500] * 100)):
+        scale.update(deviation, returns)
+        assert (scale.largest, scale.share) == (0.0, 1.0)
+    scale.update(0.2, [-500.0] * 80 + [-100.0] * 20)
+    scale.update(0.1, [-100.0] * 100)
+    assert scale.share == pytest.approx(0.5, rel=1e-3)
+    scale.update(0.1, [-500.0] * 100)  # what was learned once counts, even if it is lost
+    assert scale.share == pytest.approx(0.5, rel=1e-3)
+
+
+def test_one_outlier_does_not_silence_what_follows() -> None:
+    scale = AdvantageScale(has_learned=True)
+    for deviation in (0.2, 200.0, 0.2):
+        scale.update(deviation, ())
+    assert scale.share == pytest.approx(1 / 3, rel=1e-3)
+
+
+def test_the_scale_of_returns_follows_them_and_is_at_least_1() -> None:
+    scale = ReturnScale()
+    assert scale.update(np.full((4, 2), 0.5, np.float32)) == 1
+    assert scale.update(np.full((4, 2), -100, np.float32)) > 70
+    for _ in range(60):
+        last = scale.update(np.full((4, 2), -3, np.float32))
+    assert last == pytest.approx(3, rel=0.5)
+
+
+def test_values_stay_what_they_were_when_their_scale_changes() -> None:
+    model = MemoryPPO("MlpPolicy", "CartPole-v1", memory="none", n_envs=2, n_steps=16, seed=0)
+    obs, state = torch.randn(2, 4, device=model.device), model.policy.initial_state(2)
+    starts = torch.ones(2, dtype=torch.bool, device=model.device)
+    torch.nn.init.normal_(model.policy.value_net.weight)
+    before = model.policy.values_of(obs, state, starts)
+    model.policy.rescale_values(50.0)
+    assert torch.allclose(model.policy.values_of(obs, state, starts), before, rtol=1e-5)
+    assert model.policy.value_scale.item() == 50
+
+
+@pytest.mark.parametrize("algorithm", [MemoryPPO, MemoryA2C])
+def test_the_critic_takes_no_more_of_the_gradient_where_returns_are_large(
+    algorithm: type[MemoryPPO | MemoryA2C],
+) -> None:
+    """With rewards of 1 a step the critic's gradient was hundreds of times the actor's."""
+    model = algorithm("MlpPolicy", "CartPole-v1", memory="none", n_envs=4, n_steps=64, seed=0)
+    model.learn(4 * 64 * 8)
+    assert model.policy.value_scale.item() > 5
+    figures = model.logger.name_to_value
+    assert figures["train/value_loss"] / model.policy.value_scale.item() ** 2 < 2
 
 
 @pytest.mark.parametrize(("least", "left"), [(0.05, 0.25), (0.5, 0.5), (1.0, 1.0)])
@@ -53,6 +106,7 @@ def test_no_less_than_the_least_share_of_the_learning_rate_is_left(
         min_lr_share=least,
     )
     model.learn(32)
+    model.advantage_scale.has_learned = True
     model.advantage_scale.largest = 4 * float(model.rollout_buffer.advantages.std())
     model.train()
     assert model.advantage_scale.share == pytest.approx(0.25, rel=1e-3)
@@ -115,6 +169,7 @@ def test_a_least_share_of_the_learning_rate_that_cannot_be(
 
 def test_the_largest_advantages_met_are_remembered_and_saved(tmp_path: Path) -> None:
     model = MemoryPPO("MlpPolicy", "CartPole-v1", memory="none", n_envs=2, n_steps=16, seed=0)
+    model.advantage_scale.has_learned = True
     model.learn(32)
     met = float(model.rollout_buffer.advantages.std())
     assert model.advantage_scale.largest == pytest.approx(met)

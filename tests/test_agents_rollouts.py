@@ -37,7 +37,7 @@ OBSERVATIONS: dict[str, spaces.Space[Any]] = {
     "multi-discrete": spaces.MultiDiscrete([3, 2]),
     "multi-binary": spaces.MultiBinary(4),
     "pixels": PIXELS,
-    "symbols": spaces.Box(0, 255, (5, 5, 3), np.uint8),
+    "symbols": spaces.Box(0, 10, (5, 5, 3), np.uint8),
     "dict": spaces.Dict(
         {
             "place": spaces.Box(-1, 1, (2,), np.float32),
@@ -396,6 +396,26 @@ def test_memories_follow_the_agent_to_another_device() -> None:
     model.device = torch.device("meta")
     model._setup_learn(1, reset_num_timesteps=False)
     assert {leaf.device.type for leaf in state_tensors(model._last_state)} == {"meta"}
+
+
+def test_memories_are_saved_so_that_any_machine_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = fresh_model(MemoryPPO)
+    model.learn(B * T)
+    moved: list[str] = []
+    to_cpu = Tensor.cpu
+
+    def watched(leaf: Tensor) -> Tensor:
+        moved.append(leaf.device.type)
+        return to_cpu(leaf)
+
+    monkeypatch.setattr(Tensor, "cpu", watched)
+    before = model._last_state
+    model.save(tmp_path / "model")
+    assert len(moved) >= len(list(state_tensors(before))) and model._last_state is before
+    loaded = MemoryPPO.load(tmp_path / "model", device="cpu")
+    assert {leaf.device.type for leaf in state_tensors(loaded._last_state)} == {"cpu"}
 
 
 def test_loading_with_another_environment_starts_its_episodes_afresh(tmp_path: Path) -> None:

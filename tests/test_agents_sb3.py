@@ -227,7 +227,7 @@ def test_rms_prop_is_used_when_asked_for() -> None:
 
 
 def test_target_kl_stops_an_update_early() -> None:
-    for target_kl, n_updates in ((None, 8), (1e-9, 0)):
+    for target_kl, n_updates in ((None, 8), (1e-9, 1)):
         model = build(target_kl=target_kl, n_epochs=8, learning_rate=1e-2)
         model.learn(B * T)
         assert model._n_updates == n_updates
@@ -318,3 +318,48 @@ def test_normalised_environments(algorithm: Any, tmp_path: Path) -> None:
     again.training = False
     loaded = assert_same_after_saving(model, tmp_path)
     assert np.isfinite(evaluate_policy(loaded, again, n_eval_episodes=2)[0])
+
+
+def test_an_id_is_made_as_often_as_the_agent_had_environments(tmp_path: Path) -> None:
+    build(env=corridors(3)).save(tmp_path / "model")
+    loaded = MemoryPPO.load(tmp_path / "model", env=CORRIDOR)
+    assert loaded.n_envs == 3
+    loaded.learn(3 * T)
+
+
+@pytest.mark.parametrize("starts", [[True], [[False] * B] * 2])
+def test_predict_says_whose_episode_starts_are_missing(starts: Any) -> None:
+    model = build()
+    obs = model.get_env().reset()
+    _, state = model.predict(obs)
+    with pytest.raises(ValueError, match=rf"{B} observations with episode_start of shape"):
+        model.predict(obs, state, episode_start=np.array(starts))
+
+
+def test_the_memory_is_not_chosen_twice() -> None:
+    with pytest.raises(TypeError, match="policy_kwargs has memory, memory_kwargs; give memory"):
+        build(policy_kwargs={"memory": "lstm", "memory_kwargs": {}})
+
+
+def test_sb3s_entry_points_read_the_memory() -> None:
+    """Without a state they would answer for the first step of an episode, in silence."""
+    model = build()
+    obs = torch.as_tensor(model.get_env().reset(), device=model.device)
+    state, starts = model.policy.initial_state(B), torch.ones(B, dtype=torch.bool)
+    starts = starts.to(model.device)
+    _, state = model.policy.get_distribution(obs, state, starts)
+    went_on = ~starts
+    distribution, _ = model.policy.get_distribution(obs, state, went_on)
+    actions, values, log_prob, _ = model.policy(obs, state, went_on)
+    torch.testing.assert_close(distribution.log_prob(actions), log_prob)
+    torch.testing.assert_close(model.policy.predict_values(obs, state, went_on), values)
+    for entry_point in (model.policy, model.policy.get_distribution, model.policy.predict_values):
+        with pytest.raises(TypeError, match="missing 2 required"):
+            entry_point(obs)
+
+
+def test_options_for_the_optimizer_are_kept_beside_rms_prop() -> None:
+    policy_kwargs = {"optimizer_kwargs": {"weight_decay": 0.1}}
+    model = build(MemoryA2C, use_rms_prop=True, policy_kwargs=policy_kwargs)
+    assert model.policy.optimizer.param_groups[0]["weight_decay"] == 0.1
+    assert model.policy.optimizer.param_groups[0]["alpha"] == 0.99

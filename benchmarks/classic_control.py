@@ -1,0 +1,174 @@
+"""The library's defaults on tasks nothing was tuned for, beside SB3's PPO and RecurrentPPO.
+
+    python benchmarks/classic_control.py       # writes docs/benchmarks/classic_control.md
+
+Every agent has its library's defaults, but 8 environments x 128 steps a rollout and, on Pendulum,
+gamma 0.9. A run whose file is there is not repeated. Rows show the runs there are.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from sb3_contrib import RecurrentPPO
+from stable_baselines3 import PPO
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from expire_span.agents import MemoryPPO, make_vec_env
+from runs import check_known, machine
+
+N_ENVS, N_STEPS = 8, 128
+
+
+class Positions(gym.ObservationWrapper[NDArray[np.float32], Any, NDArray[np.float32]]):
+    """The entries of an observation that are no velocities, so that those must be inferred."""
+
+    def __init__(self, env: gym.Env[Any, Any], entries: tuple[int, ...]) -> None:
+        super().__init__(env)
+        self.entries = list(entries)
+        space: Any = env.observation_space
+        self.observation_space = gym.spaces.Box(space.low[self.entries], space.high[self.entries])
+
+    def observation(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The entries kept."""
+        return observation[self.entries]
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment and what is particular about learning it."""
+
+    env_id: str
+    positions: tuple[int, ...] = ()
+    """Entries of the observation that are shown; none: all."""
+    agent: dict[str, Any] = field(default_factory=dict)
+    """Options of every agent."""
+
+    def wrapper(self, env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+        """What the agents play in."""
+        return Positions(env, self.positions) if self.positions else env
+
+
+TASKS: dict[str, Task] = {
+    "CartPole-v1": Task("CartPole-v1"),
+    "CartPole-v1, no velocities": Task("CartPole-v1", (0, 2)),
+    "Acrobot-v1": Task("Acrobot-v1"),
+    "Pendulum-v1": Task("Pendulum-v1", agent={"gamma": 0.9}),
+}
+
+AGENTS: dict[str, tuple[type[OnPolicyAlgorithm], str]] = {
+    "MemoryPPO, expire-span": (MemoryPPO, "MlpPolicy"),
+    "sb3-contrib RecurrentPPO": (RecurrentPPO, "MlpLstmPolicy"),
+    "SB3 PPO": (PPO, "MlpPolicy"),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run."""
+
+    tasks: tuple[str, ...] = tuple(TASKS)
+    """Tasks."""
+    agents: tuple[str, ...] = tuple(AGENTS)
+    """Agents."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds."""
+    steps: int = 100_000
+    """Environment steps of a run."""
+    jobs: int = 1
+    """Runs at a time, one core each."""
+    runs: Path = field(default=Path("runs/benchmark_classic_control"))
+    """Folder of the results, one file a run."""
+    out: Path = field(default=Path("docs/benchmarks/classic_control.md"))
+    """File the table is written to."""
+
+
+def result_file(runs: Path, task: str, agent: str, seed: int) -> Path:
+    """Where the result of a run lies."""
+    return runs / f"{task}_{agent}_{seed}.json"
+
+
+def learn(task: str, agent: str, seed: int, steps: int, file: Path) -> None:
+    """Do one run, unless its file is there: the mean return of its last 100 episodes, and speed."""
+    if file.exists():
+        return
+    torch.set_num_threads(1)
+    env = make_vec_env(TASKS[task].env_id, N_ENVS, seed, wrapper_class=TASKS[task].wrapper)
+    make, policy = AGENTS[agent]
+    model = make(policy, env, n_steps=N_STEPS, seed=seed, device="cpu", **TASKS[task].agent)  # type: ignore[call-arg, arg-type]
+    began = time.perf_counter()
+    model.learn(steps)
+    rate = model.num_timesteps / (time.perf_counter() - began)
+    assert model.ep_info_buffer is not None
+    returns = [episode["r"] for episode in model.ep_info_buffer]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"return": statistics.mean(returns), "steps_per_second": rate}))
+
+
+def table(options: Options) -> str:
+    """A row for every agent on every task that has been run."""
+    rows = []
+    for task in TASKS:
+        for agent in AGENTS:
+            files = sorted(options.runs.glob(result_file(Path(), task, agent, 0).stem[:-1] + "*"))
+            results = [json.loads(file.read_text()) for file in files]
+            if not results:
+                continue
+            returns = [result["return"] for result in results]
+            rate = statistics.median(result["steps_per_second"] for result in results)
+            spread = f"{min(returns):,.0f} to {max(returns):,.0f}"
+            median = statistics.median(returns)
+            rows.append(
+                f"| {task} | {agent} | {len(files)} | {median:,.0f} | {spread} | {rate:,.0f} |"
+            )
+    return "\n".join(rows) + "\n"
+
+
+def main(options: Options) -> None:
+    """Do the runs that are missing and write the table."""
+    check_known("tasks", options.tasks, tuple(TASKS))
+    check_known("agents", options.agents, tuple(AGENTS))
+    with ProcessPoolExecutor(options.jobs) as pool:
+        jobs = [
+            pool.submit(
+                learn,
+                task,
+                agent,
+                seed,
+                options.steps,
+                result_file(options.runs, task, agent, seed),
+            )
+            for seed in options.seeds
+            for task in options.tasks
+            for agent in options.agents
+        ]
+        for job in jobs:
+            job.result()
+    text = f"""# Classic control
+
+Written by `python benchmarks/classic_control.py`: tasks nothing here was tuned for, each library's
+defaults but {N_ENVS} environments x {N_STEPS} steps a rollout and gamma 0.9 on Pendulum, {options.steps:,}
+steps. Return: of the last 100 training episodes, with actions drawn; median of the seeds, lowest to
+highest. Steps/s: learning included, one core each; {machine()}.
+
+| task | agent | seeds | return | lowest to highest | steps/s |
+|---|---|---|---|---|---|
+"""
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(text + table(options))
+    print(f"written: {options.out}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
