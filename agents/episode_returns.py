@@ -1,4 +1,4 @@
-"""Returns of the recent episodes, by which pressure on memories and size of steps are set."""
+"""Returns of episodes, which set pressure on memories and size of steps, and are evaluated."""
 
 from __future__ import annotations
 
@@ -29,12 +29,17 @@ class EpisodeReturns:
 
     def add(
         self,
-        rewards_B: NDArray[np.float32],
+        rewards_B: NDArray[Any],
         dones_B: NDArray[np.bool_],
         infos: Sequence[dict[str, Any]],
-    ) -> None:
-        """Take in one step of every environment."""
+    ) -> dict[int, float]:
+        """Take in one step of every environment. Returns what the episodes that ended in it earned,
+        by environment."""
         self.sum_B += rewards_B
-        for i in np.flatnonzero(dones_B).tolist():
-            self.recent.append(infos[i].get("episode", {}).get("r", self.sum_B[i].item()))
+        ended = {
+            i: infos[i].get("episode", {}).get("r", self.sum_B[i].item())
+            for i in np.flatnonzero(dones_B).tolist()
+        }
+        self.recent.extend(ended.values())
         self.sum_B[dones_B] = 0
+        return ended

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from expire_span.memory import LiveMemories
 
+from .vec_env import is_whole
+
 TALLIED_EPISODES = 100
 """Episodes over which the logged tallies are taken, as SB3 takes its means."""
 
@@ -18,13 +20,19 @@ TALLIED_EPISODES = 100
 def episode_tallies(info: dict[str, Any]) -> dict[str, int]:
     """What the environment counted in an episode, `info["tallies"]` of its last step, by name.
 
-    Raises ValueError for what is no whole number.
+    Raises ValueError for what is no dict, no name or no whole number.
     """
+    tallies = info.get("tallies", {})
+    if not isinstance(tallies, dict) or not all(isinstance(name, str) for name in tallies):
+        raise ValueError(
+            f'info["tallies"] = {tallies!r} tallies nothing: it must be a dict of whole numbers by '
+            'name, as in {"apples": 3}. An environment that uses the entry for something else '
+            "needs a wrapper that renames it"
+        )
     # the vector form leaves masks beside the counts
-    tallies = {k: v for k, v in info.get("tallies", {}).items() if not k.startswith("_")}
+    tallies = {name: count for name, count in tallies.items() if not name.startswith("_")}
     for name, count in tallies.items():
-        is_whole = isinstance(count, float) and count.is_integer()
-        if not is_whole and not isinstance(count, int | np.integer):
+        if not is_whole(count):
             raise ValueError(
                 f'info["tallies"] has {name} = {count!r}, which must be a whole number; of an '
                 f"amount, count its parts and give the whole as {name}_of"

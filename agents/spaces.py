@@ -1,4 +1,8 @@
-"""The spaces an agent can play in: those of SB3's PPO, numbered as its policy numbers them."""
+"""The spaces of observations and actions that an agent can play in: those that SB3's PPO takes.
+
+What SB3 would take and then get wrong is refused as well: discrete spaces that do not count from 0,
+since the policy's network numbers its inputs and actions from 0, and those of several dimensions.
+"""
 
 from __future__ import annotations
 

@@ -26,6 +26,9 @@ from stable_baselines3.common.vec_env.base_vec_env import (
 
 Info = dict[str, Any]
 
+MOST_CUES = 2**63
+"""Numbers of cues stay below it: they are kept as int64."""
+
 
 class GymnasiumVecEnv(VecEnv):
     """An SB3 `VecEnv` over a gymnasium vector environment.
@@ -189,6 +192,8 @@ def read_marks(
     observation returned is taken from the reset.
 
     Returns: cue_B and decision_B, int64; -1 where the observation is none, or has no marks.
+
+    Raises ValueError for the first mark that is none.
     """
     # wrappers have a reset_infos of their own, which SB3 never fills
     reset_infos = vec_env.unwrapped.reset_infos
@@ -198,30 +203,38 @@ def read_marks(
         rows = [reset_infos[i] if done else infos[i] for i, done in enumerate(dones)]
     marks = [row.get("memory", {}) for row in rows]
     try:
-        cue_B = np.array([mark.get("cue", -1) for mark in marks], np.int64)
-        decision_B = np.array([mark.get("decision", -1) for mark in marks], np.int64)
-    except (AttributeError, TypeError, ValueError):
-        raise _wrong_mark(marks) from None
+        cue_B = np.array([mark.get("cue", -1) for mark in marks])
+        decision_B = np.array([mark.get("decision", -1) for mark in marks])
+        usual = all(mark_B.dtype == np.int64 and mark_B.ndim == 1 for mark_B in (cue_B, decision_B))
+    except (AttributeError, OverflowError, ValueError):
+        usual = False
+    if not usual:  # looked at one by one, which costs too much at every step
+        _check_marks(marks)
+        return cue_B.astype(np.int64), decision_B.astype(np.int64)
     if infos is None and any(mark.keys() - {"cue", "decision"} for mark in marks):
-        raise _wrong_mark(marks)
+        _check_marks(marks)
     return cue_B, decision_B
 
 
-def _wrong_mark(marks: Sequence[Any]) -> ValueError:
-    """Of the marks, the first that is none."""
+def is_whole(number: Any) -> bool:
+    """Whether this is a whole number, of Python's or numpy's; a float such as 3.0 is one too."""
+    if isinstance(number, float | np.floating):
+        return number.is_integer()
+    return isinstance(number, int | np.integer)
 
-    def is_mark(mark: Any) -> bool:
-        return isinstance(mark, dict) and all(
-            key in ("cue", "decision") and isinstance(number, int | np.integer)
+
+def _check_marks(marks: Sequence[Any]) -> None:
+    """Raise ValueError for the first mark that is none."""
+    for i, mark in enumerate(marks):
+        if not isinstance(mark, dict) or not all(
+            key in ("cue", "decision") and is_whole(number) and abs(number) < MOST_CUES
             for key, number in mark.items()
-        )
-
-    i, mark = next((i, mark) for i, mark in enumerate(marks) if not is_mark(mark))
-    return ValueError(
-        f'info["memory"] = {mark!r} of environment {i} marks nothing: it must be '
-        '{"cue": k, "decision": j} with whole numbers, -1 for neither. An environment that uses '
-        "the entry for something else needs a wrapper that renames it"
-    )
+        ):
+            raise ValueError(
+                f'info["memory"] = {mark!r} of environment {i} marks nothing: it must be '
+                '{"cue": k, "decision": j} with whole numbers below 2**63, -1 for neither. An '
+                "environment that uses the entry for something else needs a wrapper that renames it"
+            )
 
 
 def _last_info(last: Info, reset: Info, terminal_observation: Any) -> Info:

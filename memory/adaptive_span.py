@@ -41,7 +41,8 @@ class AdaptiveSpan(SlotTransformer):
     at L, which in episodes shorter than L nothing else would bring back.
 
     Source: Sukhbaatar et al. 2019, "Adaptive Attention Span in Transformers", arXiv:1905.07799,
-    eq. 1 and 2. Differs from it in the positions (by log-spaced age, as all memories here).
+    eq. 1 and 2. Differs from it in the positions (a learned mix of exponentials of the age, as in
+    all memories here: `attention.N_AGE_SCALES`).
     """
 
     def __init__(self, dim_in: int, config: AdaptiveSpanConfig) -> None:

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 N_AGE_SCALES = 8
-"""Position enters the logits as a learned mix of exp(-age / tau), tau = 1, 4, 16, ... 4^7 steps."""
+"""Position enters the logits as a learned mix of exp(-age / tau), tau = 1, 4, 16, ... 4^7 = 16,384
+steps. Ages beyond a few times the last are hardly told apart: all their exponentials are near 0."""
 
 LEAST_EXPONENT = -80.0
 """exp(-80) is 2e-35; below, floats become denormal and exp takes seven times as long on a CPU."""

@@ -131,6 +131,11 @@ class Memory(nn.Module, ABC):
         """What the state holds, or None for a memory that has no separate memories to count."""
         return None
 
+    def evicted(self, state: Any) -> Tensor | None:
+        """Memories (B,) of each environment's episode that were dropped alive because the capacity
+        was full; None for a memory that never does so."""
+        return None
+
 
 def map_state(fn: Callable[[Tensor], Tensor], state: S) -> S:
     """Apply `fn` to every tensor of a state."""

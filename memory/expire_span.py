@@ -78,8 +78,8 @@ class ExpireSpan(SlotTransformer):
     Source: Sukhbaatar et al. 2021, arXiv:2105.06548. Differs from the authors' language model in
     what reinforcement learning needs: each environment expires its own memories (theirs go by the
     minimum over the batch), memories expire inside the current segment as they would step by step,
-    a step may attend to nothing (so no step depends on dummy keys), and position is the age in
-    log-spaced buckets, the same however the segments are cut.
+    a step may attend to nothing (so no step depends on dummy keys), and position is a learned mix
+    of exponentials of the age (`attention.N_AGE_SCALES`), the same however the segments are cut.
     """
 
     has_own_spans = True

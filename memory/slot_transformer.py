@@ -112,6 +112,10 @@ class SlotTransformer(TransformerMemory):
         """The memories the step just taken could read. See `Memory.live`."""
         return LiveMemories(state.age_BLS)
 
+    def evicted(self, state: SlotState) -> Tensor:
+        """See `Memory.evicted`."""
+        return state.evicted_B
+
     # ---------------------------------------------------------------------------------- acting
 
     @torch.no_grad()

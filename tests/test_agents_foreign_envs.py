@@ -18,6 +18,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from expire_span.agents import GymnasiumVecEnv, MemoryPPO
+from expire_span.agents.retention import episode_tallies
+from expire_span.agents.vec_env import read_marks
 
 B, T, N = 4, 16, 5
 SMALL: dict[str, Any] = {"memory_kwargs": {"width": 16}, "n_steps": T, "seed": 0}
@@ -135,12 +137,39 @@ def test_a_vector_environment_of_gymnasium_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    "mark", [3, {"cue": "red", "decision": -1}, {"cue": None}, {"Cue": 1, "decision": 1}]
+    "mark",
+    [
+        3,
+        {"cue": "red", "decision": -1},
+        {"cue": "3"},
+        {"cue": None},
+        {"cue": 1.7},
+        {"decision": [1, 2]},
+        {"cue": 2**63},
+        {"Cue": 1, "decision": 1},
+    ],
 )
 def test_marks_that_mark_nothing_are_named(mark: Any) -> None:
     model = MemoryPPO("MlpPolicy", foreign(mark=mark), **SMALL)
     with pytest.raises(ValueError, match=r'info\["memory"\] = .* of environment 0 marks nothing'):
         model.learn(B * T)
+
+
+@pytest.mark.parametrize("number", [1, True, 1.0, np.uint8(1)])
+def test_marks_are_whole_numbers_of_any_type(number: Any) -> None:
+    env = foreign(mark={"cue": number})
+    env.reset()
+    cue_B, decision_B = read_marks(env)
+    assert cue_B.dtype == decision_B.dtype == np.int64
+    assert cue_B.tolist() == [1] * B and decision_B.tolist() == [-1] * B
+
+
+@pytest.mark.parametrize("tallies", [5, [1], {1: 2}, None])
+def test_tallies_that_tally_nothing_are_named(tallies: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r'info\["tallies"\] = .* tallies nothing: it must be a dict'
+    ):
+        episode_tallies({"tallies": tallies})
 
 
 @pytest.mark.parametrize("count", [0.75, "x"])

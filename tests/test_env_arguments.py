@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import gymnasium as gym
@@ -14,25 +14,41 @@ from gymnasium.envs.registration import load_env_creator
 
 from expire_span.envs import ENVIRONMENTS
 from expire_span.envs.instruction_world import World
+from games import ALIASES, GAMES, for_every_game
 
 N = 3
-for_every_id = pytest.mark.parametrize("env_id", ENVIRONMENTS)
 
 
-def numbers(env_id: str) -> list[tuple[str, float]]:
-    """Arguments that are numbers by default, pictures' size aside, and their defaults."""
+def defaults(env_id: str) -> dict[str, Any]:
+    """Arguments of an environment's class and their defaults."""
     parameters = inspect.signature(load_env_creator(ENVIRONMENTS[env_id].entry_point)).parameters
     defaults = {name: parameter.default for name, parameter in parameters.items()}
     if "arguments" in defaults:  # handed on
         defaults |= {field.name: field.default for field in fields(World)}
+    return defaults
+
+
+def numbers(env_id: str) -> list[tuple[str, float]]:
+    """Arguments that are numbers by default, pictures' size aside, and their defaults."""
     return [
         (name, default)
-        for name, default in defaults.items()
+        for name, default in defaults(env_id).items()
         if type(default) in (int, float) and name != "tile_size"
     ]
 
 
-ARGUMENTS = [(env_id, *argument) for env_id in ENVIRONMENTS for argument in numbers(env_id)]
+ARGUMENTS = [(env_id, *argument) for env_id in GAMES for argument in numbers(env_id)]
+
+
+def test_one_game_has_two_ids_only_where_it_is_listed() -> None:
+    """So tests of every game may leave the second out."""
+    games = {
+        env_id: replace(game, arguments={**defaults(env_id), **game.arguments})
+        for env_id, game in ENVIRONMENTS.items()
+    }
+    ids = list(games)
+    same = {b: a for i, a in enumerate(ids) for b in ids[i + 1 :] if games[a] == games[b]}
+    assert same == ALIASES
 
 
 @pytest.mark.parametrize(("env_id", "name", "default"), ARGUMENTS)
@@ -60,14 +76,14 @@ def test_numbers_of_numpy_are_numbers(env_id: str, name: str, default: float) ->
 
 
 @pytest.mark.parametrize("num_envs", [2.5, float("nan"), True])
-@for_every_id
+@for_every_game
 def test_number_of_environments_is_whole(env_id: str, num_envs: Any) -> None:
     make: Callable[..., Any] = load_env_creator(ENVIRONMENTS[env_id].vector_entry_point)
     with pytest.raises(ValueError, match=f"num_envs = {num_envs} must be a whole number"):
         make(num_envs)
 
 
-@for_every_id
+@for_every_game
 @pytest.mark.parametrize("kind", [float, bool])
 def test_actions_that_are_no_whole_numbers_are_refused(env_id: str, kind: type) -> None:
     single, vector = gym.make(env_id).unwrapped, gym.make_vec(env_id, N)
@@ -83,7 +99,7 @@ def test_actions_that_are_no_whole_numbers_are_refused(env_id: str, kind: type) 
         vector.step(nothing)
 
 
-@for_every_id
+@for_every_game
 def test_environments_can_be_begun_one_after_another(env_id: str) -> None:
     env = gym.make_vec(env_id, N)
     actions = env.action_space.sample()

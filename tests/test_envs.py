@@ -16,11 +16,12 @@ from stable_baselines3.common.env_checker import check_env as check_with_sb3
 
 from expire_span.envs import ENVIRONMENTS
 from expire_span.envs.language import decode, encode
+from games import GAMES, for_every_game
 
 CORRIDOR, PORTAL = "ExpireSpan/Corridor-v0", "ExpireSpan/Portal-v0"
 INSTRUCTION = "ExpireSpan/Instruction-v0"
 
-CASES: list[Any] = [pytest.param(env_id, {}, id=env_id) for env_id in ENVIRONMENTS] + [
+CASES: list[Any] = [pytest.param(env_id, {}, id=env_id) for env_id in GAMES] + [
     pytest.param(CORRIDOR, kwargs, id=f"Corridor-{'-'.join(map(str, kwargs.values()))}")
     for kwargs in (
         {"min_length": 3, "max_length": 3},
@@ -48,9 +49,8 @@ CASES += [
         {"n_characters": 8, "group_size": 4, "ask_rate": 0.3},
     )
 ]
-"""Every registered id with its own arguments, and further arguments worth trying."""
+"""Every game with its own arguments, and further arguments worth trying."""
 
-for_every_id = pytest.mark.parametrize("env_id", ENVIRONMENTS)
 for_every_case = pytest.mark.parametrize(("env_id", "kwargs"), CASES)
 for_every_text_case = pytest.mark.parametrize(
     ("env_id", "kwargs"), [case for case in CASES if "Instruction" in case.id]
@@ -135,7 +135,7 @@ def assert_same(left: Any, right: Any, where: str) -> None:
 # every environment
 
 
-@for_every_id
+@for_every_game
 @pytest.mark.filterwarnings("ignore:The system font")  # MiniGrid's window asks for a file name
 @pytest.mark.filterwarnings("error")
 def test_checkers_of_gymnasium_and_sb3_pass_without_a_warning(
@@ -146,7 +146,7 @@ def test_checkers_of_gymnasium_and_sb3_pass_without_a_warning(
     check_with_sb3(gym.make(env_id).unwrapped)
 
 
-@for_every_id
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
 def test_id_names_its_module_for_those_who_did_not_import_it(env_id: str) -> None:
     env = gym.make(f"expire_span.envs:{env_id}")
     assert env.spec is not None and env.spec.id == env_id
@@ -198,7 +198,7 @@ def test_vector_form_equals_single_forms_step_by_step(
         step += 1
 
 
-@for_every_id
+@for_every_game
 def test_vector_form_takes_seeds_as_gymnasium_does(env_id: str) -> None:
     native, sync = vector_form(env_id, 3), single_forms(env_id, 3)
     for seed in (5, [9, 8, 7], [4, None, 2], None):
@@ -210,7 +210,7 @@ def test_vector_form_takes_seeds_as_gymnasium_does(env_id: str) -> None:
         native.reset(seed=[1, 2])  # type: ignore[arg-type]
 
 
-@for_every_id
+@for_every_game
 def test_arrays_returned_stay_as_they_are(env_id: str) -> None:
     env = vector_form(env_id, 4)
     obs, infos = env.reset(seed=0)
@@ -222,7 +222,7 @@ def test_arrays_returned_stay_as_they_are(env_id: str) -> None:
     np.testing.assert_array_equal(infos["memory"]["cue"], kept[1])
 
 
-@for_every_id
+@for_every_game
 def test_unseeded_environments_differ(env_id: str) -> None:
     # 64 environments under one generator state would all see the same cue
     obs, _ = vector_form(env_id, 64).reset()

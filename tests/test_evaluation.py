@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from expire_span.agents import MemoryPPO, make_vec_env
+from expire_span.agents import MemoryPPO, NonFiniteError, make_vec_env
 from expire_span.memory import MEMORIES
 from expire_span.training import Evaluation, evaluate_retention, plots
 
@@ -24,19 +24,24 @@ class FixedLengths(gym.Env[Any, Any]):
     observation_space = gym.spaces.Box(0, 1, (1,))
     action_space = gym.spaces.Discrete(2)
 
-    def __init__(self) -> None:
+    def __init__(self, reward: float = 1.0, seen: float = 0.0, marked: bool = True) -> None:
         self.limit = 12
+        self.rewarded, self.seen, self.marked = reward, seen, marked
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         super().reset(seed=seed)
         self.limit, self.count = 14 - self.limit, 0
-        return np.zeros(1, np.float32), {"memory": {"cue": 0, "decision": -1}}
+        return np.zeros(1, np.float32), self.marks(0, -1)
 
     def step(self, action: Any) -> Any:
         self.count += 1
         decides = self.count == self.limit - 1
-        info = {"memory": {"cue": -1, "decision": 0 if decides else -1}}
-        return np.zeros(1, np.float32), 1.0, self.count == self.limit, False, info
+        obs = np.full(1, self.seen, np.float32)
+        ends = self.count == self.limit
+        return obs, self.rewarded, ends, False, self.marks(-1, 0 if decides else -1)
+
+    def marks(self, cue: int, decision: int) -> dict[str, Any]:
+        return {"memory": {"cue": cue, "decision": decision}} if self.marked else {}
 
 
 def evaluate(memory: str, n_episodes: int, n_envs: int, **options: Any) -> Evaluation:
@@ -147,6 +152,35 @@ def test_learning_curves_show_what_there_is() -> None:
         assert upper.get_window_extent().y1 <= text.get_window_extent().y0
         assert text.get_window_extent().y1 <= figure.get_window_extent().y1
     plots.learning_curve([], "nothing yet").canvas.draw()
+
+
+@pytest.mark.parametrize("memory", ["expire-span", "compressive"])
+def test_without_marks_nothing_is_said_of_their_precision(memory: str) -> None:
+    vec_env = DummyVecEnv([lambda: FixedLengths(marked=False)] * 2)
+    figures = evaluate_retention(MemoryPPO("MlpPolicy", vec_env, memory=memory), vec_env, 4)
+    assert figures.live_memory_mean is not None
+    assert figures.precision is None and figures.cue_recall is None
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_an_evaluation_says_how_actions_were_chosen(deterministic: bool) -> None:
+    vec_env = DummyVecEnv([FixedLengths])
+    evaluation = evaluate_retention(MemoryPPO("MlpPolicy", vec_env), vec_env, 1, deterministic)
+    assert evaluation.figures()["deterministic"] is deterministic
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "what"),
+    [
+        ({"reward": np.nan}, "reward = nan of environment 0 at step 2"),
+        ({"seen": np.inf}, r"observation entry \(0,\) = inf of environment 0 at step 2"),
+    ],
+)
+def test_values_not_finite_stop_an_evaluation_by_name(spoiled: Any, what: str) -> None:
+    vec_env = DummyVecEnv([lambda: FixedLengths(**spoiled)] * 2)
+    model = MemoryPPO("MlpPolicy", vec_env)
+    with pytest.raises(NonFiniteError, match=f"evaluation failed: {what} is not finite"):
+        evaluate_retention(model, vec_env, 1)
 
 
 def test_no_episodes_are_refused() -> None:

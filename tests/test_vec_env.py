@@ -18,11 +18,10 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from expire_span.agents import GymnasiumVecEnv, make_vec_env
 from expire_span.agents.vec_env import read_marks, split_infos
 from expire_span.envs import ENVIRONMENTS
+from games import for_every_game
 
 CORRIDOR = "expire_span.envs:ExpireSpan/Corridor-v0"
 SHORT = {"min_length": 4, "max_length": 7}
-
-for_every_id = pytest.mark.parametrize("env_id", ENVIRONMENTS)
 
 
 class Counting(gym.Env[Any, Any]):
@@ -77,7 +76,7 @@ def assert_infos_equal(left: list[dict[str, Any]], right: list[dict[str, Any]]) 
 # the adapter
 
 
-@for_every_id
+@for_every_game
 @pytest.mark.parametrize("player", ["random", "oracle"])
 def test_native_form_equals_sb3s_dummy_vec_env_of_single_forms(env_id: str, player: str) -> None:
     n, episodes = 4, 0

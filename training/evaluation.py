@@ -15,10 +15,15 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
 from expire_span.agents.base import MemoryOnPolicyAlgorithm
+from expire_span.agents.checks import (
+    NonFiniteError,
+    check_finite_observations,
+    check_finite_rewards,
+)
+from expire_span.agents.episode_returns import EpisodeReturns
 from expire_span.agents.retention import RetentionTracker, episode_tallies, tally_shares
 from expire_span.agents.vec_env import read_marks
 from expire_span.memory import Memory, State
-from expire_span.memory.slot_transformer import SlotState
 
 KINDS = ("cue", "decision", "other")
 """Kinds of observation, by the marks in `info["memory"]`: the first that applies."""
@@ -49,6 +54,8 @@ class Evaluation:
     where the environment reports none, cue recall without marks, live memories and spans where
     the memory holds no separate memories (lstm, gru)."""
 
+    deterministic: bool
+    """Whether the likeliest action was taken at every step; otherwise actions were drawn."""
     episodes: int
     success_rate: float | None
     mean_reward: float
@@ -105,7 +112,8 @@ def evaluate_retention(
     have played theirs are stepped on but not counted. `on_step` is called after every step with
     the number of episodes that ended in it.
 
-    Raises ValueError for `n_episodes` below 1.
+    Raises ValueError for `n_episodes` below 1, NonFiniteError for an observation or a reward that
+    is NaN or infinite.
     """
     if n_episodes < 1:
         raise ValueError(f"n_episodes = {n_episodes} is below 1; use 1 or more")
@@ -114,6 +122,8 @@ def evaluate_retention(
     episodes = _Episodes((n_episodes + np.arange(n_envs)) // n_envs)
     retention = _Retention(model.policy.memory, n_envs)
     obs: Any = vec_env.reset()
+    _check_finite(obs, np.zeros(n_envs), n_steps=0)
+    n_steps = 0
     marks = read_marks(vec_env)
     starts_B = np.ones(n_envs, np.bool_)
     state: Any = None
@@ -121,11 +131,27 @@ def evaluate_retention(
         actions, state = model.predict(obs, state, starts_B, deterministic)
         retention.observe(starts_B, active_B, *marks, state)
         obs, rewards_B, starts_B, infos = vec_env.step(actions)
+        n_steps += n_envs
+        _check_finite(obs, rewards_B, n_steps)
         ended_B = episodes.observe(active_B, rewards_B, starts_B, infos)
         retention.end(ended_B, state, infos, episodes)
         marks = read_marks(vec_env, infos, starts_B)
         on_step(int(ended_B.sum()))
-    return Evaluation(**episodes.figures(), **retention.figures(), seconds=time.monotonic() - began)
+    return Evaluation(
+        deterministic=deterministic,
+        **episodes.figures(),
+        **retention.figures(),
+        seconds=time.monotonic() - began,
+    )
+
+
+def _check_finite(obs: Any, rewards_B: NDArray[Any], n_steps: int) -> None:
+    """Raise NonFiniteError unless all that the environments gave is finite."""
+    try:
+        check_finite_rewards(rewards_B, n_steps)
+        check_finite_observations(obs, n_steps)
+    except NonFiniteError as error:
+        raise NonFiniteError(f"evaluation failed: {error}") from None
 
 
 class _Episodes:
@@ -133,7 +159,7 @@ class _Episodes:
 
     def __init__(self, quota_B: NDArray[np.int64]) -> None:
         self.left_B = quota_B
-        self.return_B = np.zeros(len(quota_B))
+        self.sums = EpisodeReturns(len(quota_B))
         self.length_B = np.zeros(len(quota_B), np.int64)
         self.returns: list[float] = []
         self.lengths: list[int] = []
@@ -154,19 +180,17 @@ class _Episodes:
     ) -> NDArray[np.bool_]:
         """Take in a step. Returns the environments in which an episode that counts has ended."""
         self.steps += int(active_B.sum())
-        self.return_B += rewards_B
         self.length_B += 1
+        returns = self.sums.add(rewards_B, done_B, infos)
         ended_B = active_B & done_B
-        for i in np.flatnonzero(ended_B):
-            # a Monitor's figures are those before a wrapper scales rewards
-            watched = infos[i].get("episode", {})
-            self.returns.append(float(watched.get("r", self.return_B[i])))
-            self.lengths.append(int(watched.get("l", self.length_B[i])))
+        for i in np.flatnonzero(ended_B).tolist():
+            self.returns.append(float(returns[i]))
+            self.lengths.append(int(infos[i].get("episode", {}).get("l", self.length_B[i])))
             if "is_success" in infos[i]:
                 self.successes.append(bool(infos[i]["is_success"]))
             self.tallies.append(episode_tallies(infos[i]))
         self.left_B = self.left_B - ended_B
-        self.return_B[done_B], self.length_B[done_B] = 0.0, 0
+        self.length_B[done_B] = 0
         return ended_B
 
     def figures(self) -> dict[str, Any]:
@@ -249,8 +273,9 @@ class _Retention:
     ) -> None:
         """Take in the episodes that ended; `state` is still that of their last step."""
         ended = np.flatnonzero(ended_B)
-        if isinstance(state, SlotState) and len(ended):
-            self.evicted += int(state.evicted_B.cpu().numpy()[ended].sum())
+        evicted_B = self.memory.evicted(state)
+        if evicted_B is not None and len(ended):
+            self.evicted += int(evicted_B.cpu().numpy()[ended].sum())
         returns = episodes.returns[len(episodes.returns) - len(ended) :]
         for i, reward in zip(ended, returns, strict=True):
             if i < len(self.recorders) and not self.recorders[i].complete:
@@ -269,14 +294,13 @@ class _Retention:
                 for kind, name in enumerate(KINDS)
                 if (kind_N == kind).any()
             }
-        marked = spans is None or len(spans) > 1
         return {
             "live_memory_mean": (
                 (self.live_L / self.counted_steps).tolist() if self.measures_live else None
             ),
             "live_memory_max": self.live_max if self.measures_live else None,
             "cue_recall": self.tracker.pop_cue_recall(),
-            "precision": self.live_cues / live_sum if live_sum and marked else None,
+            "precision": self.live_cues / live_sum if live_sum and self.tracker.marked else None,
             "evicted": self.evicted if self.measures_live else None,
             "spans": spans,
             "episode": self.record,
