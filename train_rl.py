@@ -101,7 +101,10 @@ def _train(session: run.Session) -> int:
 
 def _evaluate(session: run.Session, saved: Path) -> int:
     """Play, write what came of it, and show it with the place where the model was `saved`."""
-    figures = run.report(session, run.evaluate(session))
+    try:
+        figures = run.report(session, run.evaluate(session))
+    except NonFiniteError as error:
+        return _fail(FAILED, f"{error}. The model is saved in {saved}")
     print_table(figures, session.directory, saved)
     if hint := run.hint(session, figures):
         _say(hint)

@@ -181,7 +181,7 @@ class MemoryOnPolicyAlgorithm(SavedAlgorithm):
             goes_on = callback.on_step()
             self._update_info_buffer(infos, dones)
             self._returns.add(rewards, dones, infos)
-            self._tracker.count(infos)
+            self._tracker.count(infos[i] for i in np.flatnonzero(dones))
             self._bootstrap_timeouts(rewards, dones, infos, step.state)
             rollout_buffer.add(self._last_obs, actions, rewards, starts, marks[0] >= 0)  # type: ignore[arg-type]
             values.append(step.values_B)

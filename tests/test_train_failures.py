@@ -23,10 +23,11 @@ from expire_span.agents import MemoryPPO
 from expire_span.agents.checks import CheckpointError, NonFiniteError, check_checkpoint
 from expire_span.train_rl import _train, main
 from expire_span.training import metrics_csv, run_directory
+from expire_span.training import session as session_module
 from expire_span.training.arguments import parse
 from expire_span.training.metrics_csv import STEPS, MetricsCsv, read_metrics
 from expire_span.training.run_directory import SaveCheckpoints
-from expire_span.training.session import close, open_session
+from expire_span.training.session import Session, close, open_session
 from expire_span.training.tensorboard_log import TensorBoardLog
 from expire_span.training.whole_file import write_whole
 
@@ -151,6 +152,19 @@ def test_values_that_are_not_finite_end_training_with_the_model_saved(
     assert f"The model is saved in {run_dir}" in capsys.readouterr().err
     assert MemoryPPO.load(run_dir / "model.zip").num_timesteps == 256
     assert MemoryPPO.load(run_dir / "rescued_model.zip").num_timesteps == 256
+
+
+def test_values_that_are_not_finite_in_evaluation_are_told_with_the_model_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(session: Session) -> None:
+        raise NonFiniteError("evaluation failed: reward = nan")
+
+    monkeypatch.setattr(session_module, "evaluate", fail)
+    run_dir = tmp_path / "run"
+    assert main([*CORRIDOR, *QUICK, *SMALL, "--run-dir", str(run_dir)]) == 1
+    said = capsys.readouterr().err
+    assert f"reward = nan. The model is saved in {run_dir / 'model.zip'}" in said
 
 
 def test_weights_that_diverged_leave_the_last_save(
