@@ -24,6 +24,7 @@ from .checks import (
     check_finite_gradient,
     check_finite_observations,
     check_finite_rewards,
+    check_return_scale,
 )
 from .environments import Playable, playable_env
 from .episode_returns import EpisodeReturns
@@ -235,7 +236,9 @@ class MemoryOnPolicyAlgorithm(SavedAlgorithm):
         assert self._returns is not None
         deviation = float(self.rollout_buffer.advantages.std())
         self.advantage_scale.update(deviation, self._returns.recent)
-        self.policy.rescale_values(self.return_scale.update(self.rollout_buffer.returns))
+        scale = self.return_scale.update(self.rollout_buffer.returns)
+        check_return_scale(scale, self.num_timesteps)
+        self.policy.rescale_values(scale)
         self._update_learning_rate(self.policy.optimizer)
         if self.normalize_advantage:
             self.advantage_scale.shorten_steps(self.policy.optimizer, self.min_lr_share)

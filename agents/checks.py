@@ -27,7 +27,7 @@ class NonFiniteError(ValueError):
 
 
 class DivergedError(NonFiniteError):
-    """The weights themselves are lost."""
+    """The weights themselves are lost, or what they say of values is."""
 
 
 class CheckpointError(ValueError):
@@ -139,6 +139,15 @@ def check_weights(policy: torch.nn.Module, n_steps: int) -> None:
         raise DivergedError(
             f"the weights have diverged: the largest is {largest} at step {n_steps}; lower "
             "learning_rate or max_grad_norm"
+        )
+
+
+def check_return_scale(scale: float, n_steps: int) -> None:
+    """Raise DivergedError if returns, which values are part of, are of no size that can be."""
+    if not scale < LARGEST_WEIGHT:
+        raise DivergedError(
+            f"the values have diverged: returns are of size {scale:g} at step {n_steps}, above "
+            f"{LARGEST_WEIGHT:g}; lower learning_rate, gamma or max_grad_norm, or scale rewards"
         )
 
 

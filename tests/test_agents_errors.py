@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from expire_span.agents import (
     CheckpointError,
+    DivergedError,
     MemoryA2C,
     MemoryPPO,
     NonFiniteError,
@@ -409,3 +410,12 @@ def test_spaces_not_supported_are_named(
     policy = "MultiInputPolicy" if isinstance(observation, spaces.Dict) else "MlpPolicy"
     with pytest.raises(ValueError, match=name):
         MemoryPPO(policy, Spaces(observation, action), **SMALL)
+
+
+def test_returns_beyond_any_size_are_not_taken_for_a_scale() -> None:
+    model = small()
+    model.learn(model.n_envs * model.n_steps)
+    model.rollout_buffer.returns[:] = 1e14
+    with pytest.raises(DivergedError, match=r"values have diverged: returns are of size .*e\+13"):
+        model.train()
+    assert model.policy.value_scale.item() < 100

@@ -149,6 +149,7 @@ def test_a_stage_is_not_measured_by_the_one_before(
     begin_update = MemoryPPO._begin_update
 
     def watched(model: MemoryPPO) -> None:
+        model.advantage_scale.has_learned = True
         scales.append((model.num_timesteps, model.advantage_scale.largest))
         begin_update(model)
 

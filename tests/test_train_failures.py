@@ -83,11 +83,14 @@ def test_a_run_that_is_told_to_end_saves_and_says_so(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     def told(self: MemoryPPO) -> None:
         for _ in range(times):
             signal.raise_signal(number)
 
+    before = signal.signal(number, signal.SIG_DFL)  # tests may run under nohup
+    request.addfinalizer(lambda: signal.signal(number, before))
     run_dir = tmp_path / "run"
     monkeypatch.setattr(MemoryPPO, "train", told)
     assert main([*CORRIDOR, *QUICK, *SMALL, "--run-dir", str(run_dir)]) == 128 + number
