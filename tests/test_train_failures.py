@@ -137,7 +137,10 @@ def test_ctrl_c_outside_of_training_says_what_was_saved(
 def test_a_write_that_is_interrupted_leaves_no_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "fsync", lambda _: signal.raise_signal(signal.SIGINT))
+    def interrupted(file: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_whole(tmp_path / "model.zip", b"new")
     assert not list(tmp_path.iterdir())
