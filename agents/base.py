@@ -105,11 +105,8 @@ class MemoryOnPolicyAlgorithm(SavedAlgorithm):
         self._last_marks: tuple[np.ndarray, np.ndarray] | None = None
         self._tracker: RetentionTracker | None = None
         self._returns: EpisodeReturns | None = None
-        own = {
-            "memory": memory,
-            "memory_kwargs": dict(memory_kwargs or {}),
-            "predicts": prediction_coef > 0,
-        }
+        own: dict[str, Any] = {"memory": memory, "memory_kwargs": dict(memory_kwargs or {})}
+        own["predicts"] = prediction_coef > 0
         if twice := own.keys() & (policy_kwargs or {}).keys():
             raise TypeError(
                 f"policy_kwargs has {', '.join(sorted(twice))}; give memory, memory_kwargs and "

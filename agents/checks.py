@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import lzma
 import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,12 @@ from .advantage_scale import LEAST_SHARE
 LARGEST_WEIGHT = 1e12
 """Weights beyond it have diverged: sums of their products overflow single precision."""
 
+
+DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError),
+    *(RuntimeError, ValueError, LookupError, ArithmeticError),
+)
+"""What reading a damaged zip file raises, by what is damaged."""
 
 CHECKPOINT_FORMAT = 9
 """Raised whenever what an agent saves changes, so that an older file is refused and not misread."""
@@ -188,7 +197,7 @@ def _read_data(file: Any, advice: str) -> dict[str, Any]:
         with zipfile.ZipFile(file) as archive:
             broken, names = archive.testzip(), set(archive.namelist())
             content = archive.read("data") if broken is None and "data" in names else b""
-    except Exception as error:  # zipfile's and zlib's, of many kinds, by what is damaged
+    except DAMAGED as error:
         raise CheckpointError(f"{file} is corrupt: {error!r}; {advice}") from error
     if broken is not None:
         raise CheckpointError(f"{file} is corrupt: its part {broken!r} is damaged; {advice}")
