@@ -21,11 +21,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from runs import (
+    SUCCESS,
     Cells,
     Rows,
     Run,
     check_known,
-    evaluations,
+    evaluation,
+    finished,
+    last_logged,
     machine,
     table_lines,
     train_all,
@@ -124,17 +127,21 @@ class Options:
     """What the runs ran on, for the text beside the table; this machine unless it was others."""
 
 
-SHARES = ("delivered", "right_answers")
+SHARES: dict[str, str] = {"instruction": "delivered", "collision": "right_answers"}
 """What an environment with many tasks in an episode tallies of them: of the instructions whose
 character was met those delivered, of the questions those answered rightly."""
 
 
-def success_of(result: dict[str, Any]) -> float:
+def success_of(task: str, result: dict[str, Any]) -> float:
     """Success of an evaluation; where every episode has many tasks, a share of `SHARES`."""
-    tallies = result.get("tallies", {})
-    return float(
-        next((tallies[share] for share in SHARES if share in tallies), result["success_rate"])
-    )
+    share = SHARES.get(task)
+    return float(result["tallies"][share] if share else result["success_rate"])
+
+
+def drawn_of(task: str, folder: Path) -> float | None:
+    """Success of the last 100 training episodes, whose actions were drawn."""
+    share = SHARES.get(task)
+    return last_logged(f"retention/{share}" if share else SUCCESS, folder)
 
 
 def live_of(result: dict[str, Any]) -> float | None:
@@ -143,9 +150,11 @@ def live_of(result: dict[str, Any]) -> float | None:
     return statistics.mean(live) if live else None
 
 
-def table_row(task: str, variant: str, results: list[dict[str, Any]]) -> Cells:
+def table_row(task: str, variant: str, runs: list[Path]) -> Cells:
     """One line of the table: all seeds of one memory at one size on one task."""
-    success = [success_of(result) for result in results]
+    results = [evaluation(run) for run in runs]
+    success = [success_of(task, result) for result in results]
+    drawn = [share for run in runs if (share := drawn_of(task, run)) is not None]
     live = [size for result in results if (size := live_of(result)) is not None]
     rate = statistics.median(result["env_steps_per_second"] for result in results)
     return [
@@ -155,6 +164,7 @@ def table_row(task: str, variant: str, results: list[dict[str, Any]]) -> Cells:
         f"{statistics.mean(live):.1f}" if live else "",
         f"{statistics.median(success):.3f}",
         f"{min(success):.3f} to {max(success):.3f}",
+        f"{statistics.median(drawn):.2f}" if drawn else "",
         f"{rate:,.0f}",
     ]
 
@@ -221,9 +231,9 @@ def write_table(options: Options) -> None:
     rows = with_earlier(
         options.out,
         (
-            table_row(task, variant, results)
+            table_row(task, variant, runs)
             for task, variant in order
-            if (results := evaluations(options.runs, f"{task}_{variant}_*"))
+            if (runs := finished(options.runs, f"{task}_{variant}_*"))
         ),
         order,
     )
@@ -234,11 +244,12 @@ episodes without exploration (`none` draws its actions). Corridor has lengths U(
 rooms. Instruction is the short variant, of which the share delivered is shown, of the instructions
 whose character was met, and of Collision that of right answers. Below chance, 0.5 on Corridor, is an agent whose likeliest
 action at the junction is to wait. Presets were tuned with expire-span; the others share them.
-Success: median of the seeds, and their range. Live memories: mean per layer over the evaluation,
+Success: median of the seeds, and their range. Drawn: the same of the last 100 training episodes, whose
+actions are drawn, of the runs that are here. Live memories: mean per layer over the evaluation,
 the present step aside. Steps/s: learning included, one core each; {options.machine}.
 
-| task | memory | seeds | live | success | range | steps/s |
-|---|---|---|---|---|---|---|
+| task | memory | seeds | live | success | range | drawn | steps/s |
+|---|---|---|---|---|---|---|---|
 """
     options.out.parent.mkdir(parents=True, exist_ok=True)
     picture = options.out.with_suffix(".png")

@@ -60,10 +60,20 @@ def train_all(queue: Sequence[Run], jobs: int, after_each: Callable[[], None]) -
         list(pool.map(one, queue))
 
 
-def evaluations(runs: Path, pattern: str) -> list[dict[str, Any]]:
-    """What the runs there are under `runs` were evaluated to, in order of their folders."""
-    files = sorted(runs.glob(f"{pattern}/evaluation.json"))
-    return [json.loads(file.read_text()) for file in files]
+def finished(runs: Path, pattern: str) -> list[Path]:
+    """Folders under `runs` of the runs there are whose names fit, in order."""
+    return sorted(file.parent for file in runs.glob(f"{pattern}/evaluation.json"))
+
+
+def evaluation(folder: Path) -> dict[str, Any]:
+    """What a finished run was evaluated to."""
+    return json.loads((folder / "evaluation.json").read_text())  # type: ignore[no-any-return]
+
+
+def last_logged(key: str, folder: Path) -> float | None:
+    """The last value of `key`, a mean of the recent training episodes; None if there is none."""
+    rows: list[Any] = read_metrics(folder / "metrics.csv")
+    return next((float(row[key]) for row in reversed(rows) if key in row), None)
 
 
 Cells = list[str]

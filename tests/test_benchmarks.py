@@ -93,7 +93,7 @@ def test_memory_size_has_a_point_for_every_size(tmp_path: Path) -> None:
     memory_size.write_table(memory_size.Options(runs=tmp_path / "runs", out=out))
     text = out.read_text()
     assert cells(text, "corridor | transformer-xl-16")[2:] == [
-        "2", "15.0", "0.600", "0.500 to 0.700", "1,000"
+        "2", "15.0", "0.600", "0.500 to 0.700", "0.97", "1,000"
     ]  # fmt: skip
     assert cells(text, "corridor | expire-span-auto")[3] == "17.0"
     assert out.with_suffix(".png").stat().st_size > 10_000
