@@ -11,7 +11,7 @@ from stable_baselines3.common.utils import explained_variance
 
 from .base import MemoryOnPolicyAlgorithm
 from .environments import Playable
-from .losses import entropy_loss, normalize, value_loss
+from .losses import entropy_loss, value_loss
 from .policy import MemoryActorCriticPolicy
 
 
@@ -75,16 +75,10 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         self._begin_update()
         segment = self.rollout_buffer.segment(np.arange(self.n_envs))
         evaluation = self._evaluate(segment)
-        advantages = segment.advantages
-        if self.normalize_advantage:
-            advantages = normalize(advantages, self.advantage_scale.largest)
-        policy = -(advantages * evaluation.log_prob_BT).mean()
+        policy = -(self._advantages(segment) * evaluation.log_prob_BT).mean()
         value = value_loss(evaluation.values_BT, segment.returns)
         entropy = entropy_loss(evaluation.entropy_BT, evaluation.log_prob_BT)
-        loss = policy + self._entropy_weight() * entropy
-        loss = loss + self.vf_coef * value / self.policy.value_scale**2
-        loss = loss + self._memory_loss(evaluation)
-        self._descend(loss)
+        self._descend(self._total_loss(policy, value, entropy, evaluation))
         self._n_updates += 1
         buffer = self.rollout_buffer
         variance = explained_variance(buffer.values.flatten(), buffer.returns.flatten())

@@ -15,13 +15,14 @@ DECAY = 0.9999
 """Per rollout, of the largest deviation met so far."""
 
 LEAST_SHARE = 0.05
-"""Least share that is left, unless an agent is told another for its learning rate."""
+"""Least share of the learning rate and of the entropy bonus that is left, unless an agent is told
+another for the former."""
 
 RISE = 3.0
 """Standard errors by which the recent return has to be above the first one to count as learned."""
 
 SPIKE = 3.0
-"""Times the largest deviation that one rollout can add to it at most."""
+"""Times itself to which one rollout can raise the largest deviation at most."""
 
 
 @dataclass
@@ -44,29 +45,35 @@ class AdvantageScale:
     has_learned: bool = False
     largest: float = 0.0
     share: float = 1.0
-    """What is left, for the last rollout taken in."""
-    first_return: tuple[float, float] | None = None
-    """Mean of the first returns that are believed, and its squared standard error."""
+    """What is left, for the last rollout taken in: its deviation in the largest."""
+    first_return: tuple[float, float, int] | None = None
+    """Mean and variance of the first returns that are believed, and how many they are. The first
+    episodes to end are the shortest: where these earn less, it is a little low."""
 
     def update(self, deviation: float, returns: Sequence[float]) -> None:
-        """Take in the deviation of a rollout's advantages and the returns of the recent episodes.
-        The share is that of the deviation in the largest, no less than `LEAST_SHARE`."""
+        """Take in the deviation of a rollout's advantages, and the recent episodes' returns."""
         self.has_learned = self.has_learned or self._has_risen(returns)
         if not self.has_learned:
             return
         met = min(deviation, SPIKE * self.largest) if self.largest > 0 else deviation
         self.largest = max(met, DECAY * self.largest)
         left = deviation / self.largest if self.largest > 0 else 1.0
-        self.share = min(1.0, max(LEAST_SHARE, left))
+        self.share = min(1.0, left)
 
     def _has_risen(self, returns: Sequence[float]) -> bool:
         if len(returns) < MIN_EPISODES:
             return False
-        mean, error = float(np.mean(returns)), float(np.var(returns)) / len(returns)
-        if self.first_return is None:
-            self.first_return = mean, error
-        first, first_error = self.first_return
-        return mean - first > RISE * math.sqrt(error + first_error)
+        sample = float(np.mean(returns)), float(np.var(returns)), len(returns)
+        self.first_return = self.first_return or sample
+        (mean, variance, n), (first, first_variance, n_first) = sample, self.first_return
+        # where all of the first episodes earned the same, nothing, their variance says nothing
+        error = variance / n + max(variance, first_variance) / n_first
+        return mean - first > RISE * math.sqrt(error)
+
+    @property
+    def entropy_share(self) -> float:
+        """Share of the entropy bonus that is left where it follows the advantages."""
+        return max(self.share, LEAST_SHARE)
 
     def shorten_steps(self, optimizer: Optimizer, least_share: float) -> None:
         """Leave the optimizer `share` of the learning rate it has, or `least_share` if more."""

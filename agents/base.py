@@ -24,11 +24,12 @@ from .checks import (
     check_finite_gradient,
     check_finite_observations,
     check_finite_rewards,
-    check_return_scale,
+    check_return_size,
 )
 from .environments import Playable, playable_env
-from .episode_returns import EpisodeReturns
+from .episode_returns import EpisodeReturns, is_monitored
 from .extractors import ObservationExtractor
+from .losses import normalize
 from .metrics import record_rollout
 from .policy import POLICY_ALIASES, Evaluation, MemoryActorCriticPolicy, policy_class
 from .retention import RetentionTracker
@@ -134,10 +135,6 @@ class MemoryOnPolicyAlgorithm(SavedAlgorithm):
     def _check_options(self) -> None:
         """Raise ValueError for numbers out of bounds, and for options that do not go together."""
         check_bounds(self)
-        if not self.max_grad_norm > 0:
-            raise ValueError(
-                f"max_grad_norm = {self.max_grad_norm} must be above 0; float('inf') for no bound"
-            )
         check_advantage_options(self.scale_ent_coef, self.min_lr_share, self.normalize_advantage)
 
     # ------------------------------------------------------------------------------ collecting
@@ -231,11 +228,10 @@ class MemoryOnPolicyAlgorithm(SavedAlgorithm):
         """Set what an update needs before its first minibatch."""
         self.policy.set_training_mode(True)
         assert self._returns is not None
-        deviation = float(self.rollout_buffer.advantages.std())
-        self.advantage_scale.update(deviation, self._returns.recent)
-        scale = self.return_scale.update(self.rollout_buffer.returns)
-        check_return_scale(scale, self.num_timesteps)
-        self.policy.rescale_values(scale)
+        buffer = self.rollout_buffer
+        check_return_size(buffer.returns, buffer.rewards, self.num_timesteps)
+        self.policy.rescale_values(self.return_scale.update(buffer.returns))
+        self.advantage_scale.update(float(buffer.advantages.std()), self._returns.recent)
         self._update_learning_rate(self.policy.optimizer)
         if self.normalize_advantage:
             self.advantage_scale.shorten_steps(self.policy.optimizer, self.min_lr_share)
@@ -244,9 +240,22 @@ class MemoryOnPolicyAlgorithm(SavedAlgorithm):
             self._returns.recent, self._live_mean(), self._current_progress_remaining
         )
 
-    def _entropy_weight(self) -> float:
-        """`ent_coef`, or as small a share of it as the advantages are of the largest."""
-        return self.ent_coef * (self.advantage_scale.share if self.scale_ent_coef else 1.0)
+    def _advantages(self, segment: RolloutSegment) -> Tensor:
+        """Those to learn from: normalised, or else in units of the returns, as values are."""
+        if self.normalize_advantage:
+            return normalize(segment.advantages, self.advantage_scale.largest)
+        return segment.advantages / self.policy.value_scale
+
+    def _total_loss(
+        self, policy: Tensor, value: Tensor, entropy: Tensor, evaluation: Evaluation
+    ) -> Tensor:
+        """What is learned from: the losses of actor, critic and entropy, and of the memory."""
+        ent_coef = self.ent_coef * (
+            self.advantage_scale.entropy_share if self.scale_ent_coef else 1
+        )
+        loss = policy + ent_coef * entropy
+        loss = loss + self.vf_coef * value / self.policy.value_scale**2
+        return loss + self._memory_loss(evaluation)
 
     def _live_mean(self) -> float:
         live = self._live(self._last_state)
@@ -255,7 +264,8 @@ class MemoryOnPolicyAlgorithm(SavedAlgorithm):
     def begin_task(self) -> None:
         """Take nothing of what was learned from as a measure any more: best return and largest
         advantages begin anew. The recent returns stay until episodes of the new task end; without
-        them memories would be pressed while it is learned (docs/experiments.md, Instruction).
+        them memories would be pressed while it is learned (docs/experiments.md, Instruction). So
+        do the units of values, which follow the returns, and that the agent has learned something.
         """
         self.span_control = make_span_control(self.span_coef, self.target_live, self.use_by)
         self.advantage_scale = AdvantageScale(self.advantage_scale.has_learned)
@@ -321,7 +331,7 @@ class MemoryOnPolicyAlgorithm(SavedAlgorithm):
         if fresh:
             assert self.env is not None
             recent = () if reset_num_timesteps or self._returns is None else self._returns.recent
-            self._returns = EpisodeReturns(self.n_envs, recent)
+            self._returns = EpisodeReturns(self.n_envs, is_monitored(self.env), recent)
             check_finite_observations(self._last_obs, self.num_timesteps)
             if isinstance(self.policy.features_extractor, ObservationExtractor):
                 obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]

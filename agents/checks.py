@@ -27,7 +27,7 @@ DAMAGED = (
 )
 """What reading a damaged zip file raises, by what is damaged."""
 
-CHECKPOINT_FORMAT = 9
+CHECKPOINT_FORMAT = 10
 """Raised whenever what an agent saves changes, so that an older file is refused and not misread."""
 
 
@@ -54,13 +54,16 @@ BOUNDS: dict[str, tuple[float, float]] = {
 """Least and greatest value of options that are otherwise unchecked."""
 
 
-def check_bounds(agent: object) -> None:
-    """Raise ValueError for the first of an agent's numbers that is out of `BOUNDS`."""
+def check_bounds(agent: Any) -> None:
+    """Raise ValueError for the first of an agent's numbers that is out of bounds."""
     for name, (least, greatest) in BOUNDS.items():
         value = getattr(agent, name)
         if not (least <= value <= greatest and math.isfinite(value)):
             upwards = "or more" if greatest == math.inf else f"to {greatest}"
             raise ValueError(f"{name} = {value} is out of bounds; use {least} {upwards}")
+    bound = agent.max_grad_norm
+    if not bound > 0:
+        raise ValueError(f"max_grad_norm = {bound} must be above 0; float('inf') for no bound")
 
 
 def check_advantage_options(
@@ -141,22 +144,25 @@ def check_finite_gradient(
 
 def check_weights(policy: torch.nn.Module, n_steps: int) -> None:
     """Raise DivergedError if the weights have diverged, so far that no output is finite."""
-    largest = max(
-        weight.detach().abs().max().item() for weight in policy.parameters() if weight.numel()
-    )
-    if not largest < LARGEST_WEIGHT:
-        raise DivergedError(
-            f"the weights have diverged: the largest is {largest} at step {n_steps}; lower "
-            "learning_rate or max_grad_norm"
-        )
+    for weights in policy.parameters():
+        largest = weights.detach().abs().max().item() if weights.numel() else 0.0
+        if not largest < LARGEST_WEIGHT:
+            raise DivergedError(
+                f"the weights have diverged: the largest is {largest} at step {n_steps}; lower "
+                "learning_rate or max_grad_norm"
+            )
 
 
-def check_return_scale(scale: float, n_steps: int) -> None:
-    """Raise DivergedError if returns, which values are part of, are of no size that can be."""
-    if not scale < LARGEST_WEIGHT:
+def check_return_size(returns: np.ndarray, rewards: np.ndarray, n_steps: int) -> None:
+    """Raise DivergedError if a rollout's returns, which values are part of, are of no size that can
+    be: before anything is learned from them."""
+    size = float(np.sqrt(np.square(returns, dtype=np.float64).mean()))
+    if not size < LARGEST_WEIGHT:
         raise DivergedError(
-            f"the values have diverged: returns are of size {scale:g} at step {n_steps}, above "
-            f"{LARGEST_WEIGHT:g}; lower learning_rate, gamma or max_grad_norm, or scale rewards"
+            f"the values have diverged: returns are of size {size:g} at step {n_steps}, above "
+            f"{LARGEST_WEIGHT:g}; the largest reward is {np.abs(rewards).max():g}: if that is no "
+            "reward the environment should give, mend it, otherwise scale rewards, or lower "
+            "learning_rate, gamma or max_grad_norm"
         )
 
 

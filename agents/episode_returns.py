@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor, is_vecenv_wrapped
 
 RECENT_EPISODES = 100
 """Episodes that are remembered, as many as SB3 takes its means of."""
@@ -16,15 +18,23 @@ MIN_EPISODES = 20
 """Episodes before a mean return is believed."""
 
 
+def is_monitored(env: VecEnv) -> bool:
+    """Whether all environments have a Monitor of SB3's, which says what their episodes earned."""
+    return is_vecenv_wrapped(env, VecMonitor) or all(env.env_is_wrapped(Monitor))
+
+
 class EpisodeReturns:
     """What the recent episodes earned: as a Monitor says, before any normalisation, or else the sum
     of the rewards the agent got.
 
-    `recent` are the returns to begin with, of the same environments at another time.
+    `monitored`: whether all environments have a Monitor. What ends without its word is then no
+    episode, as in SB3's `evaluate_policy`, but a life lost in a game that goes on. `recent` are the
+    returns to begin with, of the same environments at another time.
     """
 
-    def __init__(self, n_envs: int, recent: Iterable[float] = ()) -> None:
+    def __init__(self, n_envs: int, monitored: bool, recent: Iterable[float] = ()) -> None:
         self.sum_B = np.zeros(n_envs)
+        self.monitored = monitored
         self.recent = deque(recent, RECENT_EPISODES)
 
     def add(
@@ -39,6 +49,7 @@ class EpisodeReturns:
         ended = {
             i: infos[i].get("episode", {}).get("r", self.sum_B[i].item())
             for i in np.flatnonzero(dones_B).tolist()
+            if "episode" in infos[i] or not self.monitored
         }
         self.recent.extend(ended.values())
         self.sum_B[dones_B] = 0

@@ -259,8 +259,10 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
 
     @torch.no_grad()
     def rescale_values(self, scale: float) -> None:
-        """Let the value head learn in units of `scale` from now on; what it says stays."""
-        for weights in self.value_net.parameters():
+        """Let the value head learn in units of `scale` from now on; what it says stays. A head of
+        several layers says it by its last."""
+        *_, last = (part for part in self.value_net.modules() if isinstance(part, nn.Linear))
+        for weights in last.parameters():
             weights.mul_(self.value_scale / scale)
         self.value_scale.fill_(scale)
 

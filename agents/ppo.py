@@ -12,7 +12,7 @@ from expire_span.memory import Aux
 
 from .base import MemoryOnPolicyAlgorithm
 from .environments import Playable
-from .losses import entropy_loss, normalize, ppo_policy_loss, value_loss
+from .losses import entropy_loss, ppo_policy_loss, value_loss
 from .policy import MemoryActorCriticPolicy
 from .rollout import RolloutSegment
 
@@ -170,17 +170,12 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
             else None
         )
         evaluation = self._evaluate(segment)
-        advantages = segment.advantages
-        if self.normalize_advantage:
-            advantages = normalize(advantages, self.advantage_scale.largest)
         policy = ppo_policy_loss(
-            evaluation.log_prob_BT, segment.old_log_prob, advantages, clip_range
+            evaluation.log_prob_BT, segment.old_log_prob, self._advantages(segment), clip_range
         )
         value = value_loss(evaluation.values_BT, segment.returns, segment.old_values, clip_range_vf)
         entropy = entropy_loss(evaluation.entropy_BT, evaluation.log_prob_BT)
-        loss = policy.loss + self._entropy_weight() * entropy
-        loss = loss + self.vf_coef * value / self.policy.value_scale**2
-        loss = loss + self._memory_loss(evaluation)
+        loss = self._total_loss(policy.loss, value, entropy, evaluation)
         figures = torch.stack(
             [policy.loss, value, entropy, loss, policy.approx_kl, policy.clip_fraction]
         ).tolist()

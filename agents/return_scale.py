@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 NEWEST_SHARE = 0.1
 """Weight of a rollout in the running mean over rollouts."""
 
+SPIKE = 10.0
+"""Times the scale beyond which a return counts as no larger: one outlier among the rewards, which
+would take tens of rollouts to be forgotten, does no harm, and returns that grow are soon met."""
+
 
 @dataclass
 class ReturnScale:
@@ -30,7 +34,13 @@ class ReturnScale:
 
     def update(self, returns: NDArray[np.float32]) -> float:
         """Take in the returns of a rollout, any shape, and give the scale."""
-        newest = float(np.square(returns, dtype=np.float64).mean())
+        most = SPIKE * self.scale if self.weight > 0 else math.inf
+        newest = float(np.square(returns.clip(-most, most), dtype=np.float64).mean())
         self.mean_square += NEWEST_SHARE * (newest - self.mean_square)
         self.weight += NEWEST_SHARE * (1 - self.weight)
+        return self.scale
+
+    @property
+    def scale(self) -> float:
+        """The scale of the rollouts taken in; at least one must have been."""
         return max(1.0, math.sqrt(self.mean_square / self.weight))

@@ -72,17 +72,24 @@ class SavedAlgorithm(OnPolicyAlgorithm):
             kept = f"The model is saved in {self.rescue_path}"
         return type(error)(f"{error}. {kept}")
 
+    def _setup_model(self) -> None:
+        pending = self._random_state  # of a file: to go on with, whatever making a network draws
+        super()._setup_model()
+        self._random_state = pending
+
     def set_random_seed(self, seed: int | None = None) -> None:
-        """SB3's, for the order of minibatches too."""
+        """SB3's, for the order of minibatches too, and in place of what a checkpoint says."""
         super().set_random_seed(seed)
         if seed is not None:
             self._rng = np.random.default_rng(seed)
+            self._random_state = None
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """SB3's `save`. The memory of the running episodes and the random state go along, so that
         `learn(reset_num_timesteps=False)` goes on as if never stopped after `load` with the same
         environments and `force_reset=False`; without the latter new episodes begin."""
-        self._random_state = RandomState.now(self.device, self._rng)
+        pending = self._random_state  # of an agent loaded and not gone on with
+        self._random_state = pending or RandomState.now(self.device, self._rng)
         self.saved_by, self.checkpoint_format = self.algorithm, CHECKPOINT_FORMAT
         state = self._last_state
         if state is not None:  # a machine without this one's device would not read it
@@ -90,7 +97,7 @@ class SavedAlgorithm(OnPolicyAlgorithm):
         try:
             super().save(*args, **kwargs)
         finally:  # for the file alone: this agent goes on as if never saved
-            self._random_state, self._last_state = None, state
+            self._random_state, self._last_state = pending, state
 
     @classmethod
     def load(cls, path: Any, env: Playable | None = None, *args: Any, **kwargs: Any) -> Any:

@@ -412,10 +412,38 @@ def test_spaces_not_supported_are_named(
         MemoryPPO(policy, Spaces(observation, action), **SMALL)
 
 
+def test_nan_in_any_weight_is_told_with_the_model_saved(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"memory": "none", "n_envs": 2, "n_steps": 16, **SMALL}
+    model = MemoryPPO("MlpPolicy", "CartPole-v1", rescue_path=str(tmp_path / "rescued"), **options)
+    with torch.no_grad():
+        model.policy.get_parameter("action_net.weight")[0, 0] = torch.nan
+    with pytest.raises(DivergedError, match="the weights have diverged: the largest is nan"):
+        model.learn(32)
+    assert (tmp_path / "rescued.zip").exists()
+
+
+def test_after_a_reward_of_no_size_that_can_be_the_model_saved_learns_on(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"memory": "none", "n_steps": 16, **SMALL}
+    spoiled = make_vec_env("CartPole-v1", 2, seed=0)
+    model = MemoryPPO("MlpPolicy", spoiled, rescue_path=str(tmp_path / "rescued"), **options)
+    model.learn(32)
+    step_wait = spoiled.step_wait
+
+    def absurd() -> Any:
+        obs, rewards, dones, infos = step_wait()
+        return obs, np.where(np.arange(2) == 1, 1e14, rewards), dones, infos
+
+    spoiled.step_wait = absurd  # type: ignore[method-assign]
+    with pytest.raises(DivergedError, match=r"largest reward is .*e\+14: if that is no reward"):
+        model.learn(32, reset_num_timesteps=False)
+    mended = make_vec_env("CartPole-v1", 2, seed=0)
+    MemoryPPO.load(tmp_path / "rescued", env=mended).learn(32, reset_num_timesteps=False)
+
+
 def test_returns_beyond_any_size_are_not_taken_for_a_scale() -> None:
     model = small()
     model.learn(model.n_envs * model.n_steps)
     model.rollout_buffer.returns[:] = 1e14
-    with pytest.raises(DivergedError, match=r"values have diverged: returns are of size .*e\+13"):
+    with pytest.raises(DivergedError, match=r"values have diverged: returns are of size .*e\+14"):
         model.train()
     assert model.policy.value_scale.item() < 100

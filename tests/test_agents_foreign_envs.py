@@ -5,6 +5,7 @@ B environments, T steps of a rollout, N steps of an episode.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -13,13 +14,17 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.atari_wrappers import ClipRewardEnv, EpisodicLifeEnv
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from expire_span.agents import GymnasiumVecEnv, MemoryPPO
 from expire_span.agents.retention import episode_tallies
 from expire_span.agents.vec_env import read_marks
+from expire_span.training import evaluate_retention
 
 B, T, N = 4, 16, 5
 SMALL: dict[str, Any] = {"memory_kwargs": {"width": 16}, "n_steps": T, "seed": 0}
@@ -86,6 +91,34 @@ def test_memories_are_pressed_with_and_without_a_monitor(
     model.learn(5 * B * T, callback=coefs)
     assert coefs.coefs[0] == 0 and coefs.coefs[-1] > 0  # after 20 episodes
     assert model._returns is not None and set(model._returns.recent) == {float(N)}
+
+
+class Lives(gym.Env[Any, Any]):
+    """A game of 5 lives of N steps each, worth 7 points a step."""
+
+    observation_space, action_space = BOX, spaces.Discrete(2)
+
+    def __init__(self) -> None:
+        self.ale = SimpleNamespace(lives=lambda: 5 - self.taken // N)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.taken = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.taken += 1
+        return self.observation_space.sample(), 7.0, self.taken == 5 * N, False, {}
+
+
+def test_lives_are_episodes_to_the_agent_and_games_are_what_returns_are_of() -> None:
+    env = DummyVecEnv([lambda: ClipRewardEnv(EpisodicLifeEnv(Monitor(Lives())))] * B)
+    model = MemoryPPO("MlpPolicy", env, **SMALL)
+    model.learn(4 * B * T)
+    assert model._returns is not None and set(model._returns.recent) == {35.0 * N}
+    evaluation = evaluate_retention(model, env, 6)
+    assert (evaluation.mean_reward, evaluation.episodes) == (evaluate_policy(model, env, 6)[0], 6)
+    assert evaluation.mean_length == 5 * N
 
 
 def test_whole_rewards_are_learned_from_and_left_as_they_are() -> None:

@@ -337,15 +337,39 @@ def test_a_seed_set_later_seeds_everything() -> None:
     assert differ(runs[0], runs[2])
 
 
+def drawn_next(model: Any) -> list[float]:
+    """What a loaded agent that goes on draws first."""
+    model._setup_learn(1, reset_num_timesteps=False)
+    return [*model._rng.permutation(50), *torch.rand(5).tolist()]
+
+
+def test_a_seed_set_after_loading_is_what_counts(tmp_path: Path) -> None:
+    fresh_model(MemoryPPO, "gru").save(tmp_path / "model")
+    draws = []
+    for seed in (1, 1, 2):
+        loaded = MemoryPPO.load(tmp_path / "model", env=random_envs())
+        loaded.set_random_seed(seed)
+        draws.append(drawn_next(loaded))
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_saving_what_was_loaded_keeps_its_random_numbers(tmp_path: Path) -> None:
+    fresh_model(MemoryPPO, "gru").save(tmp_path / "model")
+    loaded = MemoryPPO.load(tmp_path / "model", env=random_envs())
+    torch.rand(100)
+    loaded.save(tmp_path / "again")
+    expected = drawn_next(MemoryPPO.load(tmp_path / "model", env=random_envs()))
+    assert drawn_next(MemoryPPO.load(tmp_path / "again", env=random_envs())) == expected
+    assert drawn_next(loaded) == expected
+
+
 def test_loading_with_a_seed_begins_with_it(tmp_path: Path) -> None:
     model = fresh_model(MemoryPPO)
     model.learn(B * T)
     model.save(tmp_path / "model")
     orders = []
     for seed in (5, 5, 6):
-        loaded = MemoryPPO.load(tmp_path / "model", env=random_envs(), seed=seed)
-        loaded._setup_learn(1, reset_num_timesteps=False)
-        orders.append([*loaded._rng.permutation(50), *torch.rand(5).tolist()])
+        orders.append(drawn_next(MemoryPPO.load(tmp_path / "model", env=random_envs(), seed=seed)))
     assert orders[0] == orders[1] != orders[2]
 
 

@@ -20,7 +20,7 @@ from expire_span.agents.checks import (
     check_finite_observations,
     check_finite_rewards,
 )
-from expire_span.agents.episode_returns import EpisodeReturns
+from expire_span.agents.episode_returns import EpisodeReturns, is_monitored
 from expire_span.agents.retention import RetentionTracker, episode_tallies, tally_shares
 from expire_span.agents.vec_env import read_marks
 from expire_span.memory import Memory, State
@@ -108,7 +108,8 @@ def evaluate_retention(
     """Play exactly `n_episodes` episodes from their beginning and measure what was remembered.
 
     Every environment plays a share of the episodes fixed beforehand, as in SB3's
-    `evaluate_policy`: taking the first ones to end would favour short episodes. Environments that
+    `evaluate_policy`: taking the first ones to end would favour short episodes. Where a Monitor
+    counts whole games, lives are no episodes, as there. Environments that
     have played theirs are stepped on but not counted. `on_step` is called after every step with
     the number of episodes that ended in it.
 
@@ -119,7 +120,7 @@ def evaluate_retention(
         raise ValueError(f"n_episodes = {n_episodes} is below 1; use 1 or more")
     began = time.monotonic()
     n_envs = vec_env.num_envs
-    episodes = _Episodes((n_episodes + np.arange(n_envs)) // n_envs)
+    episodes = _Episodes((n_episodes + np.arange(n_envs)) // n_envs, is_monitored(vec_env))
     retention = _Retention(model.policy.memory, n_envs)
     obs: Any = vec_env.reset()
     _check_finite(obs, np.zeros(n_envs), n_steps=0)
@@ -157,9 +158,9 @@ def _check_finite(obs: Any, rewards_B: NDArray[Any], n_steps: int) -> None:
 class _Episodes:
     """Returns, lengths and successes, each environment's up to its share of the episodes."""
 
-    def __init__(self, quota_B: NDArray[np.int64]) -> None:
+    def __init__(self, quota_B: NDArray[np.int64], monitored: bool) -> None:
         self.left_B = quota_B
-        self.sums = EpisodeReturns(len(quota_B))
+        self.sums = EpisodeReturns(len(quota_B), monitored)
         self.length_B = np.zeros(len(quota_B), np.int64)
         self.returns: list[float] = []
         self.lengths: list[int] = []
@@ -182,7 +183,7 @@ class _Episodes:
         self.steps += int(active_B.sum())
         self.length_B += 1
         returns = self.sums.add(rewards_B, done_B, infos)
-        ended_B = active_B & done_B
+        ended_B = active_B & np.isin(np.arange(len(done_B)), list(returns))
         for i in np.flatnonzero(ended_B).tolist():
             self.returns.append(float(returns[i]))
             self.lengths.append(int(infos[i].get("episode", {}).get("l", self.length_B[i])))
@@ -190,7 +191,7 @@ class _Episodes:
                 self.successes.append(bool(infos[i]["is_success"]))
             self.tallies.append(episode_tallies(infos[i]))
         self.left_B = self.left_B - ended_B
-        self.length_B[done_B] = 0
+        self.length_B[list(returns)] = 0
         return ended_B
 
     def figures(self) -> dict[str, Any]:
