@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import explained_variance
 
 from .base import MemoryOnPolicyAlgorithm
 from .environments import Playable
@@ -80,13 +79,9 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         entropy = entropy_loss(evaluation.entropy_BT, evaluation.log_prob_BT)
         self._descend(self._total_loss(policy, value, entropy, evaluation))
         self._n_updates += 1
-        buffer = self.rollout_buffer
-        variance = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
-        self.logger.record("train/explained_variance", variance)
         self.logger.record("train/policy_loss", policy.item())
         self.logger.record("train/value_loss", value.item())
         self.logger.record("train/entropy_loss", entropy.item())
         if evaluation.prediction_loss is not None:
             self.logger.record("train/prediction_loss", evaluation.prediction_loss.item())
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self._end_update([(segment, evaluation.aux)])

@@ -30,7 +30,7 @@ from .environments import Playable, playable_env
 from .episode_returns import EpisodeReturns, is_monitored
 from .extractors import ObservationExtractor
 from .losses import normalize
-from .metrics import record_rollout
+from .metrics import record_learning, record_rollout
 from .policy import POLICY_ALIASES, Evaluation, MemoryActorCriticPolicy, policy_class
 from .retention import RetentionTracker
 from .return_scale import ReturnScale
@@ -303,6 +303,8 @@ class MemoryOnPolicyAlgorithm(SavedAlgorithm):
         """
         if isinstance(self.policy.features_extractor, ObservationExtractor):
             self.policy.features_extractor.adapt(self.rollout_buffer.flat_observations())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        record_learning(self.logger, self.policy, self.rollout_buffer)
         self._record_memory(seen)
 
     def _record_memory(self, seen: list[tuple[RolloutSegment, Aux]]) -> None:

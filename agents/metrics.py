@@ -1,9 +1,12 @@
-"""The memory metrics by their logger keys. docs/metrics.md says what each means."""
+"""The metrics of agents by their logger keys. docs/metrics.md says what each means."""
 
 from __future__ import annotations
 
 import torch
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.utils import explained_variance
 
 from expire_span.memory import Aux, LiveMemories
 
@@ -25,6 +28,15 @@ def record_rollout(
     record_tallies(logger, tracker)
     if live is not None:
         record_retention(logger, tracker, live)
+
+
+def record_learning(logger: Logger, policy: BasePolicy, rollout: RolloutBuffer) -> None:
+    """What SB3 logs of every update: how well values explain returns, and how widely actions that
+    are numbers are drawn."""
+    variance = explained_variance(rollout.values.flatten(), rollout.returns.flatten())
+    logger.record("train/explained_variance", variance)
+    if (log_std := getattr(policy, "log_std", None)) is not None:
+        logger.record("train/std", log_std.exp().mean().item())
 
 
 def record_memory(logger: Logger, auxes: list[Aux]) -> None:

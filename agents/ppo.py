@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import FloatSchedule, explained_variance
+from stable_baselines3.common.utils import FloatSchedule
 
 from expire_span.memory import Aux
 
@@ -155,10 +155,9 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
                 break
         for name, values in figures.items():
             self.logger.record(f"train/{name}", sum(values) / len(values))
-        buffer = self.rollout_buffer
-        variance = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
-        self.logger.record("train/explained_variance", variance)
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for name in ("clip_range", "clip_range_vf"):
+            if (clip := getattr(self, name)) is not None:
+                self.logger.record(f"train/{name}", clip(self._current_progress_remaining))
         self._end_update(seen)
 
     def _loss(self, segment: RolloutSegment) -> tuple[torch.Tensor, Aux, dict[str, float]]:

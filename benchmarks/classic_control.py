@@ -1,9 +1,9 @@
-"""The library's defaults on tasks nothing was tuned for, beside SB3's PPO and RecurrentPPO.
+"""The library's defaults on tasks nothing was tuned for, beside SB3's PPO, A2C and RecurrentPPO.
 
     python benchmarks/classic_control.py       # writes docs/benchmarks/classic_control.md
 
-Every agent has its library's defaults, but 8 environments x 128 steps a rollout and, on Pendulum,
-gamma 0.9. A run whose file is there is not repeated. Rows show the runs there are.
+Every agent has its library's defaults, but 8 environments, 128 steps a rollout with PPO and, on
+Pendulum, gamma 0.9. A run whose file is there is not repeated. Rows show the runs there are.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ import torch
 import tyro
 from numpy.typing import NDArray
 from sb3_contrib import RecurrentPPO
-from stable_baselines3 import PPO
+from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from expire_span.agents import MemoryPPO, make_vec_env
+from expire_span.agents import MemoryA2C, MemoryPPO, make_vec_env
 from runs import check_known, machine
 
-N_ENVS, N_STEPS = 8, 128
+N_ENVS = 8
+ROLLOUT: dict[str, Any] = {"n_steps": 128}
+"""Options of every agent that learns by PPO; A2C's rollouts are as long as by default."""
 
 
 class Positions(gym.ObservationWrapper[NDArray[np.float32], Any, NDArray[np.float32]]):
@@ -66,11 +68,14 @@ TASKS: dict[str, Task] = {
     "Pendulum-v1": Task("Pendulum-v1", agent={"gamma": 0.9}),
 }
 
-AGENTS: dict[str, tuple[type[OnPolicyAlgorithm], str]] = {
-    "MemoryPPO, expire-span": (MemoryPPO, "MlpPolicy"),
-    "sb3-contrib RecurrentPPO": (RecurrentPPO, "MlpLstmPolicy"),
-    "SB3 PPO": (PPO, "MlpPolicy"),
+AGENTS: dict[str, tuple[type[OnPolicyAlgorithm], str, dict[str, Any]]] = {
+    "MemoryPPO, expire-span": (MemoryPPO, "MlpPolicy", ROLLOUT),
+    "sb3-contrib RecurrentPPO": (RecurrentPPO, "MlpLstmPolicy", ROLLOUT),
+    "SB3 PPO": (PPO, "MlpPolicy", ROLLOUT),
+    "MemoryA2C, expire-span": (MemoryA2C, "MlpPolicy", {}),
+    "SB3 A2C": (A2C, "MlpPolicy", {}),
 }
+"""Class, policy and options."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +107,8 @@ def learn(task: str, agent: str, seed: int, steps: int, file: Path) -> None:
         return
     torch.set_num_threads(1)
     env = make_vec_env(TASKS[task].env_id, N_ENVS, seed, wrapper_class=TASKS[task].wrapper)
-    make, policy = AGENTS[agent]
-    model = make(policy, env, n_steps=N_STEPS, seed=seed, device="cpu", **TASKS[task].agent)
+    make, policy, own = AGENTS[agent]
+    model = make(policy, env, seed=seed, device="cpu", **own, **TASKS[task].agent)
     began = time.perf_counter()
     model.learn(steps)
     rate = model.num_timesteps / (time.perf_counter() - began)
@@ -150,7 +155,7 @@ def write_table(options: Options) -> None:
     text = f"""# Classic control
 
 Written by `python benchmarks/classic_control.py`: tasks nothing here was tuned for, each library's
-defaults but {N_ENVS} environments x {N_STEPS} steps a rollout and gamma 0.9 on Pendulum, {options.steps:,}
+defaults but {N_ENVS} environments, {ROLLOUT["n_steps"]} steps a rollout with PPO and gamma 0.9 on Pendulum, {options.steps:,}
 steps. Return: of the last 100 training episodes, with actions drawn; median of the seeds, lowest to
 highest. Steps/s: learning included, one core each; {machine()}.
 

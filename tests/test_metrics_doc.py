@@ -57,4 +57,10 @@ def test_the_keys_logged_are_the_keys_documented(algorithm: Any) -> None:
         model.set_logger(Logger(None, [keys]))
         model.learn(1024)
     assert of_memory(keys.seen) == of_memory(documented())
+    env = make_vec_env("Pendulum-v1", 2, 0)
+    clipped = {"clip_range_vf": 0.2} if algorithm is MemoryPPO else {}
+    model = algorithm("MlpPolicy", env, n_steps=16, memory="none", **clipped)
+    model.set_logger(Logger(None, [keys]))
+    model.learn(64)
+    assert {"train/std", *(f"train/{name}" for name in clipped)} <= keys.seen
     assert keys.seen <= documented()
