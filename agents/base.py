@@ -250,12 +250,10 @@ class MemoryOnPolicyAlgorithm(SavedAlgorithm):
         self, policy: Tensor, value: Tensor, entropy: Tensor, evaluation: Evaluation
     ) -> Tensor:
         """What is learned from: the losses of actor, critic and entropy, and of the memory."""
-        ent_coef = self.ent_coef * (
-            self.advantage_scale.entropy_share if self.scale_ent_coef else 1
-        )
-        loss = policy + ent_coef * entropy
-        loss = loss + self.vf_coef * value / self.policy.value_scale**2
-        return loss + self._memory_loss(evaluation)
+        share = self.advantage_scale.entropy_share if self.scale_ent_coef else 1.0
+        actor = policy + self.ent_coef * share * entropy
+        critic = self.vf_coef * value / self.policy.value_scale**2
+        return actor + critic + self._memory_loss(evaluation)
 
     def _live_mean(self) -> float:
         live = self._live(self._last_state)
