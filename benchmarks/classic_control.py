@@ -157,7 +157,7 @@ def write_table(options: Options) -> None:
 Written by `python benchmarks/classic_control.py`: tasks nothing here was tuned for, each library's
 defaults but {N_ENVS} environments, {ROLLOUT["n_steps"]} steps a rollout with PPO and gamma 0.9 on Pendulum, {options.steps:,}
 steps. Return: of the last 100 training episodes, with actions drawn; median of the seeds, lowest to
-highest. Steps/s: learning included, one core each; {machine()}.
+highest. Steps/s: learning included, one core each, beside other runs or not; {machine()}.
 
 | task | agent | seeds | return | lowest to highest | steps/s |
 |---|---|---|---|---|---|
