@@ -28,8 +28,9 @@ class EpisodeReturns:
     of the rewards the agent got.
 
     `monitored`: whether all environments have a Monitor. What ends without its word is then no
-    episode, as in SB3's `evaluate_policy`, but a life lost in a game that goes on. `recent` are the
-    returns to begin with, of the same environments at another time.
+    episode, as in SB3's `evaluate_policy`, but a life lost in a game that goes on; unless it is cut
+    off by a time limit, which then lies outside of the Monitor. `recent` are the returns to begin
+    with, of the same environments at another time.
     """
 
     def __init__(self, n_envs: int, monitored: bool, recent: Iterable[float] = ()) -> None:
@@ -49,7 +50,7 @@ class EpisodeReturns:
         ended = {
             i: infos[i].get("episode", {}).get("r", self.sum_B[i].item())
             for i in np.flatnonzero(dones_B).tolist()
-            if "episode" in infos[i] or not self.monitored
+            if not self.monitored or "episode" in infos[i] or infos[i].get("TimeLimit.truncated")
         }
         self.recent.extend(ended.values())
         self.sum_B[dones_B] = 0

@@ -14,6 +14,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.atari_wrappers import ClipRewardEnv, EpisodicLifeEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -119,6 +120,14 @@ def test_lives_are_episodes_to_the_agent_and_games_are_what_returns_are_of() -> 
     evaluation = evaluate_retention(model, env, 6)
     assert (evaluation.mean_reward, evaluation.episodes) == (evaluate_policy(model, env, 6)[0], 6)
     assert evaluation.mean_length == 5 * N
+
+
+def test_a_time_limit_outside_of_the_monitor_ends_episodes() -> None:
+    env = DummyVecEnv([lambda: TimeLimit(Monitor(Lives()), 2 * N)] * B)
+    model = MemoryPPO("MlpPolicy", env, **SMALL)
+    model.learn(4 * B * T)
+    assert model._returns is not None and set(model._returns.recent) == {14.0 * N}
+    assert evaluate_retention(model, env, 6).mean_reward == 14.0 * N
 
 
 def test_whole_rewards_are_learned_from_and_left_as_they_are() -> None:
