@@ -1,8 +1,7 @@
-"""What `MemoryPPO` and `MemoryA2C` share: collecting rollouts with a memory, and its metrics."""
+"""What `MemoryPPO` and `MemoryA2C` share: their options, and collecting rollouts with a memory."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,33 +14,29 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from expire_span.memory import Aux, LiveMemories, State, map_state, select_envs, state_bytes
+from expire_span.memory import State, map_state, select_envs
 
 from .advantage_scale import LEAST_SHARE, AdvantageScale
 from .checks import (
     check_advantage_options,
     check_bounds,
-    check_finite_gradient,
     check_finite_observations,
     check_finite_rewards,
-    check_return_size,
 )
 from .environments import Playable, playable_env
 from .episode_returns import EpisodeReturns, is_monitored
 from .extractors import ObservationExtractor
-from .losses import normalize
-from .metrics import record_learning, record_rollout
-from .policy import POLICY_ALIASES, Evaluation, MemoryActorCriticPolicy, policy_class
+from .learning import LearningAlgorithm
+from .policy import POLICY_ALIASES, MemoryActorCriticPolicy, policy_class
 from .retention import RetentionTracker
 from .return_scale import ReturnScale
-from .rollout import MemoryRolloutBuffer, RolloutSegment, cut_episodes
-from .saving import SavedAlgorithm
+from .rollout import MemoryRolloutBuffer, cut_episodes
 from .spaces import SUPPORTED_SPACES
 from .span_control import SpanCoef, UseSign, make_span_control
 from .vec_env import read_marks
 
 
-class MemoryOnPolicyAlgorithm(SavedAlgorithm):
+class MemoryOnPolicyAlgorithm(LearningAlgorithm):
     """SB3's on-policy loop with a memory that lasts for an episode.
 
     Takes what SB3's `OnPolicyAlgorithm` takes, and:
@@ -70,9 +65,6 @@ class MemoryOnPolicyAlgorithm(SavedAlgorithm):
     `learn` for an observation, reward or loss that is not finite, with the model saved.
     """
 
-    policy: MemoryActorCriticPolicy
-    rollout_buffer: MemoryRolloutBuffer
-    normalize_advantage: bool
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = POLICY_ALIASES  # type: ignore[assignment]
 
     def __init__(
@@ -214,104 +206,6 @@ class MemoryOnPolicyAlgorithm(SavedAlgorithm):
 
     def _to_tensor(self, starts_B: np.ndarray) -> Tensor:
         return torch.as_tensor(starts_B, device=self.device)
-
-    def _live(self, state: State | None) -> LiveMemories | None:
-        return None if state is None else self.policy.memory.live(state)
-
-    # -------------------------------------------------------------------------------- learning
-
-    @abstractmethod
-    def train(self) -> None:
-        """Update the weights from the rollout collected."""
-
-    def _begin_update(self) -> None:
-        """Set what an update needs before its first minibatch."""
-        self.policy.set_training_mode(True)
-        assert self._returns is not None
-        buffer = self.rollout_buffer
-        check_return_size(buffer.returns, buffer.rewards, self.num_timesteps)
-        self.policy.rescale_values(self.return_scale.update(buffer.returns))
-        self.advantage_scale.update(float(buffer.advantages.std()), self._returns.recent)
-        self._update_learning_rate(self.policy.optimizer)
-        if self.normalize_advantage:
-            self.advantage_scale.shorten_steps(self.policy.optimizer, self.min_lr_share)
-            self.logger.record("train/learning_rate", self.policy.optimizer.param_groups[0]["lr"])
-        self.span_control.update(
-            self._returns.recent, self._live_mean(), self._current_progress_remaining
-        )
-
-    def _advantages(self, segment: RolloutSegment) -> Tensor:
-        """Those to learn from: normalised, or else in units of the returns, as values are."""
-        if self.normalize_advantage:
-            return normalize(segment.advantages, self.advantage_scale.largest)
-        return segment.advantages / self.policy.value_scale
-
-    def _total_loss(
-        self, policy: Tensor, value: Tensor, entropy: Tensor, evaluation: Evaluation
-    ) -> Tensor:
-        """What is learned from: the losses of actor, critic and entropy, and of the memory."""
-        share = self.advantage_scale.entropy_share if self.scale_ent_coef else 1.0
-        actor = policy + self.ent_coef * share * entropy
-        critic = self.vf_coef * value / self.policy.value_scale**2
-        return actor + critic + self._memory_loss(evaluation)
-
-    def _live_mean(self) -> float:
-        live = self._live(self._last_state)
-        return float(live.count_BL().float().mean()) - 1 if live is not None else 0.0
-
-    def begin_task(self) -> None:
-        """Take nothing of what was learned from as a measure any more: best return and largest
-        advantages begin anew. The recent returns stay until episodes of the new task end; without
-        them memories would be pressed while it is learned (docs/experiments.md, Instruction). So
-        do the units of values, which follow the returns, and that the agent has learned something.
-        """
-        self.span_control = make_span_control(self.span_coef, self.target_live, self.use_by)
-        self.advantage_scale = AdvantageScale(self.advantage_scale.has_learned)
-
-    def _evaluate(self, segment: Any) -> Evaluation:
-        return self.policy.evaluate_rollout(
-            segment.observations, segment.actions, segment.state, segment.episode_starts
-        )
-
-    def _memory_loss(self, evaluation: Evaluation) -> Tensor:
-        """What shapes the memory: the pressure on spans, its own loss and that of predicting, if
-        there are such."""
-        aux, prediction = evaluation.aux, evaluation.prediction_loss
-        loss = self.span_control.loss(aux, evaluation.preference_BT)
-        if aux.memory_loss is not None:
-            loss = loss + aux.memory_loss
-        if prediction is not None:
-            loss = loss + self.prediction_coef * prediction
-        return loss
-
-    def _descend(self, loss: Tensor) -> None:
-        """One optimizer step, or none if the loss or a gradient is not finite."""
-        self.policy.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-        check_finite_gradient(
-            norm, loss, self.num_timesteps, self.lr_schedule(1), self.max_grad_norm
-        )
-        self.policy.optimizer.step()
-
-    def _end_update(self, seen: list[tuple[RolloutSegment, Aux]]) -> None:
-        """What an update leaves behind: statistics of the observations, and metrics.
-
-        The statistics come last, so that learning saw the rollout as acting did.
-        """
-        if isinstance(self.policy.features_extractor, ObservationExtractor):
-            self.policy.features_extractor.adapt(self.rollout_buffer.flat_observations())
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        record_learning(self.logger, self.policy, self.rollout_buffer)
-        self._record_memory(seen)
-
-    def _record_memory(self, seen: list[tuple[RolloutSegment, Aux]]) -> None:
-        """Log what the memory held during the rollout. See docs/metrics.md."""
-        assert self._last_state is not None and self._tracker is not None
-        self.logger.record("memory/bytes", state_bytes(self._last_state))
-        self.logger.record("memory/span_coef", self.span_control.coef)
-        live, ramp = self._live(self._last_state), self.policy.memory.ramp
-        record_rollout(self.logger, seen, self._tracker, live, ramp)
 
     def _setup_learn(
         self,
