@@ -144,6 +144,7 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
         assert self._returns is not None
         self.policy.set_training_mode(False)
         rollout_buffer.reset()
+        self._tell_progress()
         self._last_state = self.policy.memory.shorten(self._last_state)
         rollout_buffer.initial_state = self._last_state
         if self.use_sde:

@@ -116,4 +116,9 @@ class SavedAlgorithm(OnPolicyAlgorithm):
             model = super().load(path, playable_env(env, None, None), *args, **kwargs)
         if "seed" in kwargs:
             model._random_state = None
+        model._tell_progress()
         return model
+
+    def _tell_progress(self) -> None:
+        """Tell the memory how much of the training is done."""
+        self.policy.memory.set_progress(self.num_timesteps / max(1, self._total_timesteps))

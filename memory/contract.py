@@ -123,6 +123,10 @@ class Memory(nn.Module, ABC):
         reach at random draws it here; acting and learning find it in the state."""
         return state
 
+    def set_progress(self, share: float) -> None:
+        """How much of the training is done, 0 to 1, for options that change on the way; agents say
+        it before each rollout. A memory that was never told acts as at the end of the training."""
+
     def spans_at_birth(self, state: Any) -> Tensor | None:
         """Spans (B, L) in steps of the memories born at the last step; None without spans."""
         return None

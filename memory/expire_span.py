@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .contract import check_counts, check_positive, check_spans
+from .contract import check_counts, check_number, check_positive, check_spans
 from .slot_transformer import SlotState, SlotTransformer
 from .stack import TransformerConfig
 
@@ -32,6 +32,9 @@ class ExpireSpanConfig(TransformerConfig):
     0 to 1 for every environment and rollout, so that nothing is kept that could be done without."""
     max_live: int | None = None
     """Most memories held per environment and layer, the present step included; None: no bound."""
+    max_live_from: float = 0.0
+    """Share of the training, 0 to 1, that is done when `max_live` begins to hold. While spans are
+    still all alike a bound drops memories at random, what matters among them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,6 +47,17 @@ class ExpireSpanConfig(TransformerConfig):
             )
         if self.max_live is not None:
             check_counts("expire-span", max_live=self.max_live)
+        check_number("expire-span", "max_live_from", self.max_live_from)
+        if not 0 <= self.max_live_from < 1:
+            raise ValueError(
+                f"expire-span: max_live_from = {self.max_live_from} must be at least 0 and below "
+                "1: it is a share of the training"
+            )
+        if self.max_live is None and self.max_live_from:
+            raise ValueError(
+                f"expire-span: max_live_from = {self.max_live_from} needs a max_live to begin "
+                "with; without a bound it is 0"
+            )
 
 
 class SpanPredictor(nn.Module):
@@ -88,6 +102,11 @@ class ExpireSpan(SlotTransformer):
         super().__init__(dim_in, config, ramp=config.ramp, max_live=config.max_live)
         self.span_predictor = SpanPredictor(config)
         self.max_span, self.shortens = config.max_span, config.shorten
+        self.bound, self.bound_from = config.max_live, config.max_live_from
+
+    def set_progress(self, share: float) -> None:
+        """The bound holds from `max_live_from` on. See `Memory.set_progress`."""
+        self.max_live = self.bound if share >= self.bound_from else None
 
     def spans(self, hidden_BLYD: Tensor, layers: slice) -> Tensor:
         return self.span_predictor(hidden_BLYD, layers)  # type: ignore[no-any-return]

@@ -125,8 +125,8 @@ class SlotTransformer(TransformerMemory):
         age_BLS = torch.where(starts_B[:, None, None], torch.inf, state.age_BLS + 1)
         spans_BLS = self.spans(state.hidden_BLSD, slice(None))
         spans_BLS = spans_BLS.minimum(state.limit_B[:, None, None])
-        remaining_BLS = torch.where(age_BLS < torch.inf, spans_BLS - age_BLS, -torch.inf)
-        slots = self._fit_slots(state.hidden_BLSD, age_BLS, remaining_BLS)
+        held_BLS = torch.where(age_BLS < torch.inf, spans_BLS - age_BLS, -torch.inf)
+        slots = self._fit_slots(state.hidden_BLSD, age_BLS, held_BLS)
         hidden_BLSD, age_BLS, remaining_BLS = slots
 
         mask_BLS = (1 + remaining_BLS / self.ramp).clamp(0, 1)
@@ -134,6 +134,8 @@ class SlotTransformer(TransformerMemory):
         # The deadest slot takes the new memory; when all are alive that is the eviction rule.
         slot_BL1 = remaining_BLS.argmin(-1, keepdim=True)
         evicted_B = (~dead_BLS.gather(-1, slot_BL1)).sum((1, 2))
+        if held_BLS.shape[-1] > remaining_BLS.shape[-1]:  # more are dropped as `max_live` sets in
+            evicted_B = evicted_B + self._alive(held_BLS) - self._alive(remaining_BLS)
         age_BLS = age_BLS.masked_fill(dead_BLS, torch.inf).scatter(-1, slot_BL1, 0.0)
         # Dead slots are emptied: whatever they held, NaN included, is gone.
         new_BLSD = zero_where(dead_BLS, hidden_BLSD)
@@ -155,6 +157,10 @@ class SlotTransformer(TransformerMemory):
             x_BD = layer.finish(x_BD, read_BD)
         evicted_B = state.evicted_B.masked_fill(starts_B, 0) + evicted_B
         return self.final_norm(x_BD), SlotState(new_BLSD, age_BLS, evicted_B, state.limit_B)
+
+    def _alive(self, remaining_BLS: Tensor) -> Tensor:
+        """Memories of each environment, (B,)."""
+        return (remaining_BLS > -self.ramp).sum((1, 2))
 
     def _fit_slots(
         self, hidden_BLSD: Tensor, age_BLS: Tensor, remaining_BLS: Tensor

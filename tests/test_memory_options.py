@@ -23,8 +23,9 @@ NUMBERS = [
     for name in MEMORIES
     for field in fields(name)
     if isinstance(field.default, int | float) and not isinstance(field.default, bool)
+    if field.name != "max_live_from"  # which may be 0
 ]
-"""Every option of every memory that is a number by default."""
+"""Every option of every memory that is a number above 0 by default."""
 
 
 def test_an_unknown_memory_lists_the_known_ones() -> None:
@@ -73,6 +74,11 @@ def test_inputs_have_a_size(name: str) -> None:
         ({"initial_span": 64}, "initial_span = 64 .* fraction of max_span, for 64 steps use 0.125"),
         ({"max_live": 1}, "max_live = 1 must be at least 2.*use memory='none'"),
         ({"max_live": -3}, "max_live = -3 must be at least 2"),
+        ({"max_live_from": 0.5}, "max_live_from = 0.5 needs a max_live"),
+        ({"max_live": 8, "max_live_from": 1}, "max_live_from = 1 must be at least 0 and below 1"),
+        ({"max_live": 8, "max_live_from": -0.1}, "max_live_from = -0.1 must be at least 0"),
+        ({"max_live": 8, "max_live_from": float("nan")}, "max_live_from = nan must be at least 0"),
+        ({"max_live": 8, "max_live_from": "half"}, "max_live_from = 'half' must be a number"),
         ({"width": 10, "n_heads": 4}, "width = 10 is not a multiple of n_heads = 4; use 8"),
         ({"width": 3, "n_heads": 4}, "width = 3 is not a multiple of n_heads = 4; use 4"),
     ],

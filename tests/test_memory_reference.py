@@ -286,6 +286,35 @@ def test_nothing_is_evicted_while_there_is_room() -> None:
     assert state.evicted_B.tolist() == [0] * 3
 
 
+@pytest.mark.parametrize("bound", [5, 17])
+def test_a_bound_that_sets_in_later_drops_what_is_over_it(bound: int) -> None:
+    """From a state with more memories than it allows, acting and learning agree."""
+    options = {**EXPIRING, "max_span": 60, "max_live": bound, "max_live_from": 0.5}
+    memory, (x_BTE, starts_BT) = build(**options), draw(3, 80, p_start=0.02)
+    starts_BT[:, 40:] = False
+    starts_BT[0, 40] = True  # one episode begins as the bound does: nothing is dropped
+    memory.set_progress(0.49)
+    _, before, aux = memory.unroll(x_BTE[:, :40], memory.initial_state(3), starts_BT[:, :40])
+    assert aux.evicted_B is not None and aux.evicted_B.tolist() == [0] * 3
+    assert (memory.live(before).count_BL()[1:] > bound).all()
+    with torch.no_grad():  # those that the next step would find alive
+        ends_BLS = memory.spans(before.hidden_BLSD, slice(None)) + memory.ramp
+    alive_BL = (ends_BLS > before.age_BLS + 1).sum(-1)
+
+    memory.set_progress(0.5)
+    y_BTD, after, aux = memory.unroll(x_BTE[:, 40:], before, starts_BT[:, 40:])
+    assert aux.live_BTL is not None and int(aux.live_BTL.max()) == bound - 1
+    state, ys = before, []
+    for t in range(40, 80):
+        y_BD, state = memory.step(x_BTE[:, t], state, starts_BT[:, t])
+        ys.append(y_BD)
+        if t == 40:
+            assert state.evicted_B.tolist() == [0, *(alive_BL[1:] - bound + 1).sum(1).tolist()]
+    torch.testing.assert_close(torch.stack(ys, 1), y_BTD)
+    assert state.evicted_B.tolist() == after.evicted_B.tolist()
+    assert memory.live(state).count_BL().tolist() == memory.live(after).count_BL().tolist()
+
+
 # the equations and the losses of our own, by hand
 
 

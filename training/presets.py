@@ -185,7 +185,16 @@ LONG_INSTRUCTION = AlgorithmPreset(
         "curriculum_steps": (*(600_000,) * 10, 2_000_000, 1_000_000, 4_000_000),
     },
     hyper_parameters={**INSTRUCTION_LEARNING, "first_target_live": 40.0, "target_live": 28.0},
-    memories={"expire-span": {"max_span": 1024.0, "ramp": 16.0, "initial_span": 0.25}},
+    memories={
+        "expire-span": {
+            "max_span": 1024.0,
+            "ramp": 16.0,
+            "initial_span": 0.25,
+            # nothing presses in the last stage, whose returns are below those of the one before
+            "max_live": 32,
+            "max_live_from": 0.9,
+        }
+    },
 )
 """Instruction over hundreds of steps, with eight names."""
 
