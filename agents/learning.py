@@ -17,7 +17,7 @@ from .episode_returns import EpisodeReturns
 from .extractors import ObservationExtractor
 from .losses import normalize
 from .metrics import record_learning, record_rollout
-from .policy import Evaluation, MemoryActorCriticPolicy
+from .policy import Evaluation
 from .retention import RetentionTracker
 from .return_scale import ReturnScale
 from .rollout import MemoryRolloutBuffer, RolloutSegment
@@ -31,7 +31,6 @@ class LearningAlgorithm(SavedAlgorithm):
     What it learns from has been collected in `rollout_buffer`; `train` is the algorithm's.
     """
 
-    policy: MemoryActorCriticPolicy
     rollout_buffer: MemoryRolloutBuffer
     normalize_advantage: bool
     advantage_scale: AdvantageScale

@@ -20,6 +20,7 @@ from .checks import (
     check_weights,
 )
 from .environments import Playable, playable_env
+from .policy import MemoryActorCriticPolicy
 from .random_state import RandomState
 
 
@@ -28,6 +29,7 @@ class SavedAlgorithm(OnPolicyAlgorithm):
 
     algorithm: ClassVar[str]
     """Name under which checkpoints are saved; a sub-class loads those of its parent."""
+    policy: MemoryActorCriticPolicy
     rescue_path: str
     _rng: np.random.Generator
     _random_state: RandomState | None = None

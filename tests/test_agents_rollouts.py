@@ -163,6 +163,35 @@ def test_ratio_is_one_before_an_update(
     assert differ(parameters(model), before)
 
 
+@pytest.mark.parametrize("algorithm", [MemoryPPO, MemoryA2C])
+def test_a_bound_sets_in_when_that_share_of_the_training_is_done(
+    algorithm: Algorithm, tmp_path: Path
+) -> None:
+    options = SMALL | {"max_span": 40, "max_live": 4, "max_live_from": 0.5}
+    model = algorithm("MlpPolicy", random_envs(), memory_kwargs=options, n_steps=T, seed=0)
+    live: list[int] = []
+
+    class Compare(CompareWithActing):
+        def _on_rollout_end(self) -> None:
+            super()._on_rollout_end()
+            memories = self.model.policy.memory.live(self.model._last_state)
+            assert memories is not None
+            live.append(int(memories.count_BL().max()))
+            if self.num_timesteps == B * T:
+                self.model.save(tmp_path / "early")
+
+    compare = Compare()
+    model.learn(4 * B * T, callback=compare)
+    assert min(live[:2]) > 4 and live[2:] == [4, 4]  # in the middle of episodes
+    assert max(compare.ratio_errors) < 1e-5 and max(compare.value_errors) < 1e-5
+    model.save(tmp_path / "late")
+    for name, bound in (("early", None), ("late", 4)):
+        assert algorithm.load(tmp_path / name).policy.memory.max_live == bound
+    again = algorithm.load(tmp_path / "late", env=random_envs())
+    again.learn(B * T, callback=(once_more := Compare()))
+    assert live[4] > 4 and max(once_more.ratio_errors) < 1e-5  # from the first step anew
+
+
 class Rounding(RandomEnv):
     """Takes actions of any kind of number, and shows amounts as whole ones."""
 
