@@ -74,6 +74,10 @@ SIZES: dict[str, dict[str, Sizes]] = {
     "expire-span": {
         "auto": AUTO,
         "capacity": sizes("max-live", 5, 9, 17, 33, 65),
+        "capacity, late": tuple(
+            (f"max-live-{n}-late", ("--max-live", str(n), "--max-live-from", "0.5"))
+            for n in (9, 17, 33)
+        ),
         "longest span": sizes("max-span", 16, 32, 64, 256),
         "constant": COEFS,
     },
@@ -169,7 +173,7 @@ def table_row(task: str, variant: str, runs: list[Path]) -> Cells:
     ]
 
 
-MARKERS = {"capacity": "s", "longest span": "v", "constant": "x"}
+MARKERS = {"capacity": "s", "capacity, late": "D", "longest span": "v", "constant": "x"}
 """Marks of a curve by what sets the sizes; a dot if it is anything else."""
 
 
@@ -245,7 +249,7 @@ rooms. Instruction is the short variant, of which the share delivered is shown, 
 whose character was met, and of Collision that of right answers. Below chance, 0.5 on Corridor, is an agent whose likeliest
 action at the junction is to wait. Presets were tuned with expire-span; the others share them.
 Success: median of the seeds, and their range. Drawn: the same of the last 100 training episodes, whose
-actions are drawn, of the runs that are here. Live memories: mean per layer over the evaluation,
+actions are drawn, of the runs that are here. Late: a bound that sets in after half of the training. Live memories: mean per layer over the evaluation,
 the present step aside. Steps/s: learning included, one core each; {options.machine}.
 
 | task | memory | seeds | live | success | range | drawn | steps/s |
