@@ -260,9 +260,14 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
     @torch.no_grad()
     def rescale_values(self, scale: float) -> None:
         """Let the value head learn in units of `scale` from now on; what it says stays. A head of
-        several layers says it by its last."""
-        *_, last = (part for part in self.value_net.modules() if isinstance(part, nn.Linear))
-        for weights in last.parameters():
+        several layers says it by its last. Raises ValueError if there is no nn.Linear in it."""
+        layers = [part for part in self.value_net.modules() if isinstance(part, nn.Linear)]
+        if not layers:
+            raise ValueError(
+                f"value_net = {self.value_net} has no nn.Linear, whose weights bring values to the "
+                "size of the returns; let it end in one"
+            )
+        for weights in layers[-1].parameters():
             weights.mul_(self.value_scale / scale)
         self.value_scale.fill_(scale)
 

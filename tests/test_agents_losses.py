@@ -129,6 +129,9 @@ def test_a_value_head_of_several_layers_is_scaled_by_its_last() -> None:
     before = model.policy._values(latent)
     model.policy.rescale_values(50.0)
     assert torch.allclose(model.policy._values(latent), before, rtol=1e-5)
+    model.policy.value_net = torch.nn.Tanh()  # type: ignore[assignment]
+    with pytest.raises(ValueError, match=r"value_net = Tanh\(\) has no nn.Linear"):
+        model.policy.rescale_values(50.0)
 
 
 @pytest.mark.parametrize("algorithm", [MemoryPPO, MemoryA2C])
