@@ -13,6 +13,9 @@ from .environments import Playable
 from .losses import entropy_loss, value_loss
 from .policy import MemoryActorCriticPolicy
 
+RMS_PROP_EPS = 1e-5
+"""SB3's default."""
+
 
 class MemoryA2C(MemoryOnPolicyAlgorithm):
     """Advantage actor-critic with a memory: one update over all environments per rollout.
@@ -38,7 +41,7 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         ent_coef: float = 0.01,
         vf_coef: float = 0.5,
         max_grad_norm: float = 0.5,
-        rms_prop_eps: float = 1e-5,
+        rms_prop_eps: float = RMS_PROP_EPS,
         use_rms_prop: bool = False,
         normalize_advantage: bool = False,
         use_sde: bool = False,
@@ -49,7 +52,18 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
     ) -> None:
         self.normalize_advantage = normalize_advantage
         policy_kwargs = dict(policy_kwargs or {})
-        if use_rms_prop and "optimizer_class" not in policy_kwargs:
+        if not use_rms_prop and rms_prop_eps != RMS_PROP_EPS:
+            raise ValueError(
+                f"rms_prop_eps = {rms_prop_eps} is RMSprop's, and use_rms_prop = False leaves it "
+                "unused; set use_rms_prop = True, or Adam's with policy_kwargs = "
+                "{'optimizer_kwargs': {'eps': ...}}"
+            )
+        if use_rms_prop:
+            if given_class := policy_kwargs.get("optimizer_class"):
+                raise ValueError(
+                    f"use_rms_prop = True and policy_kwargs' optimizer_class = {given_class} are "
+                    "two optimizers; leave one of them out"
+                )
             policy_kwargs["optimizer_class"] = torch.optim.RMSprop
             given = policy_kwargs.get("optimizer_kwargs") or {}
             policy_kwargs["optimizer_kwargs"] = {"alpha": 0.99, "eps": rms_prop_eps, **given}

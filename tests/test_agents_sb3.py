@@ -226,6 +226,21 @@ def test_rms_prop_is_used_when_asked_for() -> None:
     assert isinstance(build(MemoryA2C).policy.optimizer, torch.optim.Adam)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rms_prop_eps": 1e-3}, r"rms_prop_eps = 0\.001 .* set use_rms_prop = True"),
+        (
+            {"use_rms_prop": True, "policy_kwargs": {"optimizer_class": torch.optim.SGD}},
+            "use_rms_prop = True and policy_kwargs' optimizer_class = .*SGD.* two optimizers",
+        ),
+    ],
+)
+def test_options_of_another_optimizer_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(MemoryA2C, **options)
+
+
 def test_target_kl_stops_an_update_early() -> None:
     for target_kl, n_updates in ((None, 8), (1e-9, 1)):
         model = build(target_kl=target_kl, n_epochs=8, learning_rate=1e-2)
