@@ -14,7 +14,7 @@ from .losses import entropy_loss, value_loss
 from .policy import MemoryActorCriticPolicy
 
 RMS_PROP_EPS = 1e-5
-"""SB3's default."""
+"""Epsilon of RMSprop unless another is given; SB3's."""
 
 
 class MemoryA2C(MemoryOnPolicyAlgorithm):

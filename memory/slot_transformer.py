@@ -135,7 +135,8 @@ class SlotTransformer(TransformerMemory):
         slot_BL1 = remaining_BLS.argmin(-1, keepdim=True)
         evicted_B = (~dead_BLS.gather(-1, slot_BL1)).sum((1, 2))
         if held_BLS.shape[-1] > remaining_BLS.shape[-1]:  # more are dropped as `max_live` sets in
-            evicted_B = evicted_B + self._alive(held_BLS) - self._alive(remaining_BLS)
+            dropped_BL = self._alive(held_BLS) - self._alive(remaining_BLS)
+            evicted_B = evicted_B + dropped_BL.sum(1)
         age_BLS = age_BLS.masked_fill(dead_BLS, torch.inf).scatter(-1, slot_BL1, 0.0)
         # Dead slots are emptied: whatever they held, NaN included, is gone.
         new_BLSD = zero_where(dead_BLS, hidden_BLSD)
@@ -159,8 +160,8 @@ class SlotTransformer(TransformerMemory):
         return self.final_norm(x_BD), SlotState(new_BLSD, age_BLS, evicted_B, state.limit_B)
 
     def _alive(self, remaining_BLS: Tensor) -> Tensor:
-        """Memories of each environment, (B,)."""
-        return (remaining_BLS > -self.ramp).sum((1, 2))
+        """Number of memories that have not expired, (B, L)."""
+        return (remaining_BLS > -self.ramp).sum(-1)
 
     def _fit_slots(
         self, hidden_BLSD: Tensor, age_BLS: Tensor, remaining_BLS: Tensor
@@ -196,7 +197,7 @@ class SlotTransformer(TransformerMemory):
             return n_slots + 1
         if n_slots == limit and not on_cpu:
             return n_slots
-        live = int((remaining_BLS > -self.ramp).sum(-1).max())
+        live = int(self._alive(remaining_BLS).max())
         if on_cpu:
             wanted = -(-(live + 1) // SLOT_CHUNK) * SLOT_CHUNK
             if wanted <= n_slots <= wanted + 2 * SLOT_CHUNK and n_slots <= limit:

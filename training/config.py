@@ -17,6 +17,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from tyro.constructors import PrimitiveConstructorSpec
 
 from expire_span.agents import MemoryA2C, MemoryPPO
+from expire_span.agents.a2c import RMS_PROP_EPS
 from expire_span.agents.advantage_scale import LEAST_SHARE
 from expire_span.agents.base import MemoryOnPolicyAlgorithm
 from expire_span.memory import MEMORIES
@@ -193,7 +194,7 @@ class A2COptions(OnPolicyOptions):
     more than they were at their largest."""
     use_rms_prop: bool = False
     """Whether RMSprop is the optimizer, as in the original A2C; otherwise Adam."""
-    rms_prop_eps: float = 1e-5
+    rms_prop_eps: float = RMS_PROP_EPS
     """Epsilon of RMSprop, with use-rms-prop."""
 
     def __post_init__(self) -> None:
