@@ -2,9 +2,9 @@
 
     python benchmarks/retention.py             # all runs, then docs/benchmarks/retention.md and .png
 
-Each run learns Corridor with lengths U(3,30) at a constant learning rate and is evaluated every
---interval steps, taking the likeliest actions and, on other episodes, drawing them as in training.
-A run whose file exists is not repeated.
+Each run learns Corridor with lengths U(3,--max-length) at a constant learning rate and is evaluated
+every --interval steps, taking the likeliest actions and, on other episodes, drawing them as in
+training. A run whose file exists is not repeated.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from expire_span.agents import MemoryPPO, make_vec_env
 from expire_span.training.evaluation import evaluate_retention
 from expire_span.training.presets import PRESETS
 
-ENV_ID, LENGTHS = "expire_span.envs:ExpireSpan/Corridor-v0", {"max_length": 30}
+ENV_ID = "expire_span.envs:ExpireSpan/Corridor-v0"
 SOLVED = 0.99
 FIELDS = ("steps", "success", "cue_recall", "live", "success_drawn")
 
@@ -37,6 +37,8 @@ class Options:
     """Values of span_coef."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Seeds."""
+    max_length: int = 30
+    """Cells of the longest corridor. In 30 hardly anything can expire; 200 are the preset's own."""
     steps: int = 1_150_000
     """Environment steps of a run: to solve the task, and a million more."""
     interval: int = 50_000
@@ -54,16 +56,18 @@ class Options:
     """File the table is written to; the picture lies beside it."""
 
 
-def train(file: Path, span_coef: str, seed: int, options: Options) -> None:
+def train(span_coef: str, seed: int, options: Options) -> None:
     """One run, unless its file exists: a row of figures per evaluation."""
+    file = options.runs / f"{options.max_length}_{span_coef}_{seed}.csv"
     if file.exists():
         return
+    lengths = {"max_length": options.max_length}
     preset = PRESETS["corridor"].algorithms["ppo"]
     hyper_parameters: dict[str, Any] = dict(preset.hyper_parameters)
     del hyper_parameters["learning_rate_schedule"]  # constant: a rate of 0 would prove nothing
     model = MemoryPPO(
         "MlpPolicy",
-        make_vec_env(ENV_ID, preset.run["n_envs"], seed, LENGTHS),
+        make_vec_env(ENV_ID, preset.run["n_envs"], seed, lengths),
         memory_kwargs={**preset.memories["expire-span"], "initial_span": options.initial_span},
         span_coef="auto" if span_coef == "auto" else float(span_coef),
         seed=seed,
@@ -75,7 +79,7 @@ def train(file: Path, span_coef: str, seed: int, options: Options) -> None:
         likeliest, drawn = (
             evaluate_retention(
                 model,
-                make_vec_env(ENV_ID, 100, first_seed + seed, LENGTHS),
+                make_vec_env(ENV_ID, 100, first_seed + seed, lengths),
                 options.episodes,
                 deterministic=deterministic,
             ).figures()
@@ -90,12 +94,30 @@ def train(file: Path, span_coef: str, seed: int, options: Options) -> None:
         csv.writer(handle).writerows([FIELDS, *rows])
 
 
-def read(file: Path) -> list[dict[str, float]]:
-    """The evaluations of a run, from the first that is solved; all if none is."""
+Rows = list[dict[str, float]]
+"""The evaluations of a run."""
+
+
+def read(file: Path) -> Rows:
+    """What `train` wrote."""
     with file.open(newline="") as handle:
-        rows = [{k: float(v or "nan") for k, v in row.items()} for row in csv.DictReader(handle)]
-    solved = next((i for i, row in enumerate(rows) if row["success"] >= SOLVED), 0)
-    return rows[solved:]
+        return [{k: float(v or "nan") for k, v in row.items()} for row in csv.DictReader(handle)]
+
+
+def table_row(span_coef: str, seed: str, evaluations: Rows) -> str:
+    """A run in one line: its evaluations from the first that is solved, all if none is."""
+    first = next((i for i, row in enumerate(evaluations) if row["success"] >= SOLVED), None)
+    rows = evaluations[first or 0 :]
+    success, live = [row["success"] for row in rows], [row["live"] for row in rows]
+    solved, since = "never", ""
+    if first is not None:
+        solved = f"{rows[0]['steps']:,.0f}"
+        since = f"{rows[-1]['steps'] - rows[0]['steps']:,.0f}"
+    cells = [span_coef, seed, solved, since, f"{min(success):.3f}", f"{success[-1]:.3f}"]
+    cells += [f"{min(row['success_drawn'] for row in rows):.3f}"]
+    cells += [f"{min(row['cue_recall'] for row in rows):.3f}"]
+    cells += [f"{min(live):.1f}", f"{max(live):.1f}", f"{live[-1]:.1f}"]
+    return f"| {' | '.join(cells)} |"
 
 
 def write_table(options: Options) -> None:
@@ -103,32 +125,25 @@ def write_table(options: Options) -> None:
     lines, figure = [], Figure(figsize=(9, 6), layout="constrained")
     success_axes, live_axes = figure.subplots(2, 1, sharex=True)
     for number, span_coef in enumerate(options.span_coefs):
-        for file in sorted(options.runs.glob(f"{span_coef}_*.csv")):
+        files = sorted(options.runs.glob(f"{options.max_length}_{span_coef}_*.csv"))
+        for file in files:
             rows = read(file)
-            success, live = [r["success"] for r in rows], [r["live"] for r in rows]
-            solved, since = "never", ""
-            if success[0] >= SOLVED:
-                solved = f"{rows[0]['steps']:,.0f}"
-                since = f"{rows[-1]['steps'] - rows[0]['steps']:,.0f}"
-            cells = [span_coef, file.stem.rpartition("_")[2], solved, since]
-            cells += [f"{min(success):.3f}", f"{success[-1]:.3f}"]
-            cells += [f"{min(r['success_drawn'] for r in rows):.3f}"]
-            cells += [f"{min(r['cue_recall'] for r in rows):.3f}"]
-            cells += [f"{min(live):.1f}", f"{max(live):.1f}", f"{live[-1]:.1f}"]
-            lines.append(f"| {' | '.join(cells)} |")
-            label = f"span_coef = {span_coef}" if file.stem.endswith("_0") else None
+            lines.append(table_row(span_coef, file.stem.rpartition("_")[2], rows))
             steps = [row["steps"] for row in rows]
-            for axes, values in ((success_axes, success), (live_axes, live)):
+            label = f"span_coef = {span_coef}" if file is files[0] else None
+            for axes, field_name in ((success_axes, "success"), (live_axes, "live")):
+                values = [row[field_name] for row in rows]
                 axes.plot(steps, values, color=f"C{number}", label=label, alpha=0.7)
     success_axes.set_ylabel("success rate")
-    success_axes.set_ylim(min(0.9, success_axes.get_ylim()[0]), 1.01)
+    success_axes.set_ylim(0, 1.05)
+    live_axes.set_ylim(bottom=0)
     live_axes.set_ylabel("live memories per layer")
     live_axes.set_xlabel("environment steps")
     live_axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     success_axes.legend()
     text = f"""# Retention after the task is solved
 
-Written by `python benchmarks/retention.py`: Corridor, lengths U(3,30), the preset's
+Written by `python benchmarks/retention.py`: Corridor, lengths U(3,{options.max_length}), the preset's
 hyper-parameters at a constant learning rate, evaluated every {options.interval:,} steps on
 {options.episodes} episodes taking the likeliest actions and on {options.episodes} others drawing them, as in training.
 Figures are over all evaluations from the first with success >= {SOLVED}, or over all of a run that never has it;
@@ -139,7 +154,7 @@ Live memories: mean per layer, the present step aside. torch {torch.__version__}
 |---|---|---|---|---|---|---|---|---|---|---|
 """
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(text + "\n".join(lines) + "\n\n![curves](retention.png)\n")
+    options.out.write_text(text + "\n".join(lines) + f"\n\n![curves]({options.out.stem}.png)\n")
     figure.savefig(options.out.with_suffix(".png"), dpi=100)
 
 
@@ -148,7 +163,7 @@ def main(options: Options) -> None:
     torch.set_num_threads(1)
     for seed in options.seeds:
         for span_coef in options.span_coefs:
-            train(options.runs / f"{span_coef}_{seed}.csv", span_coef, seed, options)
+            train(span_coef, seed, options)
             write_table(options)
     print(f"written: {options.out}")
 
