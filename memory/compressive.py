@@ -8,8 +8,9 @@ no ages.
     steps of the episode   0 1 2 | 3 4 5 | 6 7 8 | 9 10      c = 3, W = 4, at step 10
                            [ g0 ]  3 4 5   6 7 8   9 (10)    the first group is compressed
 
-B environments, T steps, L layers, D width; W window, N compressed memories, c steps of a group, R
-recent steps held, G groups compressed in a segment, K keys (N + G groups, then R + T steps).
+B environments, T steps, L layers, D width; W window, c steps of a group, N compressed memories and
+R recent steps that a state holds, G groups compressed in a segment, K keys (N + G groups, then
+R + T steps). N and R follow the longest episode under way, up to `n_compressed` and `max_recent`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from .attention import MemoryAttention
 from .contract import Aux, LiveMemories, check_counts, check_positive, no_spans
+from .segment import take_rows
 from .span_mask import log_mask
 from .stack import TransformerConfig, TransformerMemory
 
@@ -61,8 +63,8 @@ class CompressiveState(NamedTuple):
     """What is remembered.
 
     hidden_BLSD: the last N groups, then the last R steps, that just taken included, both in order
-    of time; anything where there is none. step_B: steps of the episode before the one just taken,
-    -1 before the first.
+    of time; anything where an environment has none. There are groups only behind `max_recent`
+    steps. step_B: steps of the episode before the one just taken, -1 before the first.
     """
 
     hidden_BLSD: Tensor
@@ -113,43 +115,59 @@ class Compressive(TransformerMemory):
 
     def __init__(self, dim_in: int, config: CompressiveConfig) -> None:
         super().__init__(dim_in, config)
-        self.window, self.group, self.n_compressed = (
-            config.window,
-            config.compression,
+        self.window, self.group = config.window, config.compression
+        self.n_compressed, self.reconstruction_coef = (
             config.n_compressed,
+            config.reconstruction_coef,
         )
-        self.reconstruction_coef = config.reconstruction_coef
-        self.n_recent = self.window + self.group - 1
+        self.max_recent = self.window + self.group - 1
         self.compressors = nn.ModuleList(
             nn.Linear(self.group * self.width, self.width) for _ in range(self.n_layers)
         )
 
     def initial_state(self, batch_size: int) -> CompressiveState:
         """No memories. See `Memory.initial_state`."""
-        like, B, L = self.embed.weight, batch_size, self.n_layers
-        n_slots = self.n_compressed + self.n_recent
-        return CompressiveState(
-            like.new_zeros(B, L, n_slots, self.width), torch.full((B,), -1, device=like.device)
-        )
+        like, B = self.embed.weight, batch_size
+        hidden_BLSD = like.new_zeros(B, self.n_layers, 0, self.width)
+        return CompressiveState(hidden_BLSD, torch.full((B,), -1, device=like.device))
 
     def live(self, state: CompressiveState) -> LiveMemories:
         """The memories the step just taken could read; a group stands for all of its steps."""
-        own_B1 = state.step_B[:, None]
-        step_BS = torch.cat(self._carried_steps(state.step_B), 1)
-        age_BS = torch.where(self._is_held(step_BS, own_B1), own_B1 - step_BS, torch.inf)
+        own_B1, N = state.step_B[:, None], self._sizes(state)[0]
+        step_BS = torch.cat(self._carried_steps(state, state.step_B), 1)
+        age_BS = torch.where(self._is_held(step_BS, own_B1, N), own_B1 - step_BS, torch.inf)
         steps_S = torch.ones_like(age_BS[0])
-        steps_S[: self.n_compressed] = self.group
+        steps_S[:N] = self.group
         return LiveMemories(age_BS[:, None].expand(-1, self.n_layers, -1), steps_S)
 
     # ------------------------------------------------------------------- which steps are where
 
-    def _carried_steps(self, step_B: Tensor) -> tuple[Tensor, Tensor]:
+    def _sizes(self, state: CompressiveState) -> tuple[int, int]:
+        """N and R of a state."""
+        n_slots = state.hidden_BLSD.shape[2]
+        return max(0, n_slots - self.max_recent), min(n_slots, self.max_recent)
+
+    def _next_sizes(self, state: CompressiveState, own_B1: Tensor) -> tuple[int, int]:
+        """N and R after one step more. On CUDA, where looking means to wait for the device, slots
+        are added blindly, and those too many are taken away after a segment."""
+        if not own_B1.is_cuda:
+            return self._sizes_at(own_B1)
+        N, R = self._sizes(state)
+        return min(self.n_compressed, N + (R == self.max_recent)), min(self.max_recent, R + 1)
+
+    def _sizes_at(self, step_B: Tensor) -> tuple[int, int]:
+        """N and R that hold all there is to remember of the longest episode, up to `step`."""
+        longest = int(step_B.max())
+        n_groups = max(0, (longest - self.window + 1) // self.group)
+        return min(self.n_compressed, n_groups), min(self.max_recent, longest + 1)
+
+    def _carried_steps(self, state: CompressiveState, step_B: Tensor) -> tuple[Tensor, Tensor]:
         """Steps of the episode that a state holds, below 0 for none: the last of each group,
         (B, N), and the recent ones, (B, R). `step` is the step just taken."""
-        device, step_B1 = step_B.device, step_B[:, None]
-        recent_BR = step_B1 - torch.arange(self.n_recent - 1, -1, -1, device=device)
+        device, step_B1, (N, R) = step_B.device, step_B[:, None], self._sizes(state)
+        recent_BR = step_B1 - torch.arange(R - 1, -1, -1, device=device)
         n_groups_B1 = (step_B1 - self.window + 1).div(self.group, rounding_mode="floor")
-        number_BN = n_groups_B1 - torch.arange(self.n_compressed, 0, -1, device=device)
+        number_BN = n_groups_B1 - torch.arange(N, 0, -1, device=device)
         last_BN = torch.where(number_BN >= 0, (number_BN + 1) * self.group - 1, -1)
         return last_BN, recent_BR
 
@@ -158,9 +176,9 @@ class Compressive(TransformerMemory):
         last = step.div(self.group, rounding_mode="floor") * self.group + self.group - 1
         return at_step - last >= self.window
 
-    def _is_held(self, step_BS: Tensor, own_B1: Tensor) -> Tensor:
-        """Which slots hold what the step `own` can read, (B, S)."""
-        is_group_S = torch.arange(step_BS.shape[1], device=step_BS.device) < self.n_compressed
+    def _is_held(self, step_BS: Tensor, own_B1: Tensor, n_groups: int) -> Tensor:
+        """Which slots, those of groups first, hold what the step `own` can read, (B, S)."""
+        is_group_S = torch.arange(step_BS.shape[1], device=step_BS.device) < n_groups
         return (step_BS >= 0) & (is_group_S | ~self._is_compressed(step_BS, own_B1))
 
     # ---------------------------------------------------------------------------------- acting
@@ -171,30 +189,33 @@ class Compressive(TransformerMemory):
     ) -> tuple[Tensor, CompressiveState]:
         """See `Memory.step`."""
         before_B = torch.where(starts_B.bool(), -1, state.step_B)
-        own_B1 = before_B[:, None] + 1
-        group_BN, recent_BR = self._carried_steps(before_B)
+        own_B1, N = before_B[:, None] + 1, self._sizes(state)[0]
+        n_groups, n_recent = self._next_sizes(state, own_B1)
+        group_BN, recent_BR = self._carried_steps(state, before_B)
         # the group that becomes old enough now consists of the oldest recent steps
         last_B1 = own_B1 - self.window
         forms_B1 = (last_B1 >= self.group - 1) & ((last_B1 + 1) % self.group == 0)
-        group_BN = torch.where(forms_B1, torch.cat([group_BN[:, 1:], last_B1], 1), group_BN)
+        group_BN = _append(group_BN, last_B1, forms_B1, n_groups)
         step_BS = torch.cat([group_BN, recent_BR], 1)
-        held_BS = self._is_held(step_BS, own_B1)
+        held_BS = self._is_held(step_BS, own_B1, n_groups)
         age_B1S = (own_B1 - step_BS).to(x_BE)[:, None]
         mask_B1S = log_mask(torch.ones_like(age_B1S), held_BS[:, None])
 
-        x_BD, N = self.embed(x_BE), self.n_compressed
+        x_BD = self.embed(x_BE)
         hidden = []
         for i in range(self.n_layers):
             layer, old_BSD = self.layer(i), state.hidden_BLSD[:, i]
             z_BD = layer.norm(x_BD)
-            new_B1D = self.compressors[i](old_BSD[:, N : N + self.group].flatten(1))[:, None]
-            shifted_BND = torch.cat([old_BSD[:, 1:N], new_B1D], 1)
-            groups_BND = torch.where(forms_B1[..., None], shifted_BND, old_BSD[:, :N])
+            groups_BND = old_BSD[:, :0]
+            if n_groups:  # then there are the recent steps of a group
+                new_B1D = self.compressors[i](old_BSD[:, N : N + self.group].flatten(1))[:, None]
+                groups_BND = _append(old_BSD[:, :N], new_B1D, forms_B1[..., None], n_groups)
             memories_BSD = torch.cat([groups_BND, old_BSD[:, N:]], 1)
             memories_BSD = memories_BSD.masked_fill(~held_BS[..., None], 0.0)
             read_B1D, _ = layer.attention.read_dense(z_BD[:, None], memories_BSD, age_B1S, mask_B1S)
             x_BD = layer.finish(x_BD, read_B1D[:, 0])
-            hidden.append(torch.cat([groups_BND, old_BSD[:, N + 1 :], z_BD[:, None]], 1))
+            recent_BRD = torch.cat([old_BSD[:, N:], z_BD[:, None]], 1)[:, -n_recent:]
+            hidden.append(torch.cat([groups_BND, recent_BRD], 1))
         return self.final_norm(x_BD), CompressiveState(torch.stack(hidden, 1), own_B1[:, 0])
 
     # -------------------------------------------------------------------------------- learning
@@ -203,9 +224,9 @@ class Compressive(TransformerMemory):
         self, x_BTE: Tensor, state: CompressiveState, starts_BT: Tensor
     ) -> tuple[Tensor, CompressiveState, Aux]:
         """See `Memory.unroll`."""
-        N, T = self.n_compressed, starts_BT.shape[1]
-        keys, held_BS = self._lay_keys(state.step_B, starts_BT.bool())
-        readable_BTK = self._readable(keys)
+        N, T, D = self._sizes(state)[0], starts_BT.shape[1], self.width
+        keys, held_BS = self._lay_keys(state, starts_BT.bool())
+        readable_BTK, (member_BGc, _, is_group_BG) = self._readable(keys, N), keys.groups
         steps_T1 = torch.arange(T, device=x_BTE.device)[:, None]
         age_BTK = (steps_T1 - keys.birth_BK[:, None]).clamp(min=0).to(x_BTE)
         mask_BTK = log_mask(torch.ones_like(age_BTK), readable_BTK)
@@ -217,65 +238,63 @@ class Compressive(TransformerMemory):
             layer = self.layer(i)
             z_BTD = layer.norm(x_BTD)
             recent_BPD = torch.cat([carried_BLSD[:, i, N:], z_BTD], 1)
-            member_BGcD = _rows(recent_BPD.detach(), keys.groups.member_BGc)
+            member_BGcD = take_rows(recent_BPD.detach(), member_BGc).view(*member_BGc.shape, D)
             new_BGD = self.compressors[i](member_BGcD.flatten(2))
             loss = loss + _reconstruction(
-                layer.attention, z_BTD.detach(), member_BGcD, new_BGD, keys.groups.is_group_BG
+                layer.attention, z_BTD.detach(), member_BGcD, new_BGD, is_group_BG
             )
             memories_BKD = torch.cat([carried_BLSD[:, i, :N], new_BGD.detach(), recent_BPD], 1)
             read_BTD, _ = layer.attention.read_dense(z_BTD, memories_BKD, age_BTK, mask_BTK)
             x_BTD = layer.finish(x_BTD, read_BTD)
             memories.append(memories_BKD.detach())
-        state = self._pack(torch.stack(memories, 1), readable_BTK[:, -1], keys)
+        state = self._pack(torch.stack(memories, 1), readable_BTK[:, -1], keys, N)
         live_BTL = readable_BTK.sum(-1)[..., None].expand(-1, -1, self.n_layers)
         aux = no_spans(loss)._replace(
             live_BTL=live_BTL, memory_loss=self.reconstruction_coef * loss
         )
         return self.final_norm(x_BTD), state, aux
 
-    def _lay_keys(self, carried_step_B: Tensor, starts_BT: Tensor) -> tuple[SegmentKeys, Tensor]:
+    def _lay_keys(self, state: CompressiveState, starts_BT: Tensor) -> tuple[SegmentKeys, Tensor]:
         """The keys of a segment, and which of the carried slots hold one, (B, S)."""
         B, T = starts_BT.shape
-        carried_step_B1 = carried_step_B[:, None]
-        group_BN, recent_BR = self._carried_steps(carried_step_B)
+        carried_step_B1 = state.step_B[:, None]
+        group_BN, recent_BR = self._carried_steps(state, state.step_B)
+        N, R = group_BN.shape[1], recent_BR.shape[1]
         episode_BT = starts_BT.cumsum(1)
         steps_T = torch.arange(T, device=starts_BT.device)
         began_BT = torch.where(starts_BT, steps_T, -1 - carried_step_B1).cummax(1).values
         own_BT = steps_T - began_BT
         step_BP = torch.cat([recent_BR, own_BT], 1)
         episode_BP = torch.cat([torch.where(recent_BR >= 0, 0, -1), episode_BT], 1)
-        groups = self._find_groups(step_BP, episode_BP, carried_step_B1)
+        groups = self._find_groups(step_BP, episode_BP, carried_step_B1, R)
 
         carried_episode_BN = torch.where(group_BN >= 0, 0, -1)
         group_episode_BG = episode_BP.gather(1, groups.last_BG)
         group_episode_BG = torch.where(groups.is_group_BG, group_episode_BG, -1)
-        places_P = torch.arange(-self.n_recent, T, device=starts_BT.device)
+        places_P = torch.arange(-R, T, device=starts_BT.device)
         keys = SegmentKeys(
             groups=groups,
             step_BK=torch.cat([group_BN, step_BP.gather(1, groups.last_BG), step_BP], 1),
             episode_BK=torch.cat([carried_episode_BN, group_episode_BG, episode_BP], 1),
             birth_BK=torch.cat(
-                [
-                    group_BN - carried_step_B1 - 1,
-                    groups.last_BG - self.n_recent,
-                    places_P.expand(B, -1),
-                ],
-                1,
+                [group_BN - carried_step_B1 - 1, groups.last_BG - R, places_P.expand(B, -1)], 1
             ),
             own_BT=own_BT,
             episode_BT=episode_BT,
         )
-        held_BS = self._is_held(torch.cat([group_BN, recent_BR], 1), carried_step_B1)
+        held_BS = self._is_held(torch.cat([group_BN, recent_BR], 1), carried_step_B1, N)
         return keys, held_BS
 
-    def _find_groups(self, step_BP: Tensor, episode_BP: Tensor, carried_step_B1: Tensor) -> Groups:
+    def _find_groups(
+        self, step_BP: Tensor, episode_BP: Tensor, carried_step_B1: Tensor, n_recent: int
+    ) -> Groups:
         """The groups that become old enough within the segment, or would if the episode lasted."""
         P, c = step_BP.shape[1], self.group
         places_P = torch.arange(P, device=step_BP.device)
         is_last_BP = (step_BP >= 0) & (episode_BP >= 0) & ((step_BP + 1) % c == 0)
         is_last_BP = is_last_BP & (places_P < P - self.window)
         # those that the carried state has compressed already
-        carried_BP = places_P < self.n_recent
+        carried_BP = places_P < n_recent
         is_last_BP = is_last_BP & ~(carried_BP & (carried_step_B1 - step_BP >= self.window))
         n_groups = int(is_last_BP.sum(1).max())
         order_BG = torch.where(is_last_BP, places_P, P).topk(n_groups, largest=False).values
@@ -283,11 +302,11 @@ class Compressive(TransformerMemory):
         back_c = torch.arange(c - 1, -1, -1, device=step_BP.device)
         return Groups(last_BG[..., None] - back_c, last_BG, is_group_BG)
 
-    def _readable(self, keys: SegmentKeys) -> Tensor:
+    def _readable(self, keys: SegmentKeys, n_carried: int) -> Tensor:
         """What each step can read, (B, T, K): earlier steps of its episode not compressed yet, and
-        the last N groups that are."""
+        the last `n_compressed` groups that are."""
         K, T = keys.step_BK.shape[1], keys.own_BT.shape[1]
-        n_groups = self.n_compressed + keys.groups.last_BG.shape[1]
+        n_groups = n_carried + keys.groups.last_BG.shape[1]
         is_group_K = torch.arange(K, device=keys.own_BT.device) < n_groups
         steps_T1 = torch.arange(T, device=keys.own_BT.device)[:, None]
         step_B1K, own_BT1 = keys.step_BK[:, None], keys.own_BT[..., None]
@@ -301,37 +320,35 @@ class Compressive(TransformerMemory):
 
     @torch.no_grad()
     def _pack(
-        self, memories_BLKD: Tensor, readable_BK: Tensor, keys: SegmentKeys
+        self, memories_BLKD: Tensor, readable_BK: Tensor, keys: SegmentKeys, n_carried: int
     ) -> CompressiveState:
         """The state after the last step: the groups it could read, and the last R steps."""
-        n_groups = self.n_compressed + keys.groups.last_BG.shape[1]
-        birth_BG = torch.where(readable_BK, keys.birth_BK, NEVER)[:, :n_groups]
-        index_BN = birth_BG.topk(self.n_compressed).indices.flip(1)
+        n_groups, n_recent = self._sizes_at(keys.own_BT[:, -1])
+        n_laid = n_carried + keys.groups.last_BG.shape[1]
+        birth_BG = torch.where(readable_BK, keys.birth_BK, NEVER)[:, :n_laid]
+        index_BN = birth_BG.topk(n_groups).indices.flip(1)
         index_BLND = index_BN[:, None, :, None].expand(-1, self.n_layers, -1, self.width)
-        recent_BLRD = memories_BLKD[:, :, -self.n_recent :]
+        recent_BLRD = memories_BLKD[:, :, -n_recent:]
         hidden_BLSD = torch.cat([memories_BLKD.gather(2, index_BLND), recent_BLRD], 2)
         return CompressiveState(hidden_BLSD, keys.own_BT[:, -1])
 
 
+def _append(slots_BN: Tensor, new_B1: Tensor, appends_B1: Tensor, size: int) -> Tensor:
+    """The last `size` slots, those that append with `new` behind. Shapes (B, N, ...). What is put
+    before the others is -1, the step of no group."""
+    padded = torch.cat([torch.full_like(new_B1, -1), slots_BN], 1)
+    longer = torch.where(appends_B1, torch.cat([slots_BN, new_B1], 1), padded)
+    return longer[:, longer.shape[1] - size :]
+
+
 def _reconstruction(
-    attention: MemoryAttention,
-    z_BTD: Tensor,
-    member_BGcD: Tensor,
-    new_BGD: Tensor,
-    is_group_BG: Tensor,
+    attention: MemoryAttention, z_BTD: Tensor, member_BGcD: Tensor, new_BGD: Tensor, held_BG: Tensor
 ) -> Tensor:
     """Mean squared difference between what the steps z would read, by content, of the groups' own
     steps and of the compressed vectors."""
-    if not is_group_BG.any():
+    if not held_BG.any():
         return z_BTD.new_zeros(())
-    is_member_BM = is_group_BG[..., None].expand(member_BGcD.shape[:3]).flatten(1)
+    is_member_BM = held_BG[..., None].expand(member_BGcD.shape[:3]).flatten(1)
     before_BTD = attention.read_content(z_BTD, member_BGcD.flatten(1, 2), is_member_BM)
-    after_BTD = attention.read_content(z_BTD, new_BGD, is_group_BG)
+    after_BTD = attention.read_content(z_BTD, new_BGD, held_BG)
     return F.mse_loss(after_BTD, before_BTD)
-
-
-def _rows(rows_BPD: Tensor, index_BGc: Tensor) -> Tensor:
-    """Vectors at the places `index`, (B, G, c, D)."""
-    B, G, c = index_BGc.shape
-    flat_BMD = index_BGc.reshape(B, G * c, 1).expand(-1, -1, rows_BPD.shape[-1])
-    return rows_BPD.gather(1, flat_BMD).view(B, G, c, rows_BPD.shape[-1])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import Any
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from expire_span.memory import MEMORIES, ExpireSpan, ExpireSpanConfig, make_memory, state_bytes
 from expire_span.memory.slot_transformer import SLOT_CHUNK, SlotState
@@ -77,6 +79,36 @@ def test_bytes_follow_the_live_memories_and_not_max_span() -> None:
     starts_B = torch.ones(B, dtype=torch.bool)
     begun = small.step(torch.randn(B, E), state, starts_B)[1]
     assert state_bytes(begun) < state_bytes(state) / 2
+
+
+REACHES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "expire-span": ({"max_span": 128}, {"max_span": 65_536, "initial_span": 64 / 65_536}),
+    "adaptive-span": (
+        {"max_span": 128, "initial_span": 0.99},
+        {"max_span": 65_536, "initial_span": 0.99},
+    ),
+    "transformer-xl": ({"window": 64}, {"window": 65_536}),
+    "compressive": ({"window": 60, "n_compressed": 1}, {"window": 60, "n_compressed": 16_384}),
+    "compressive, window": ({"window": 64, "n_compressed": 1}, {"window": 65_536}),
+}
+"""A short and a far reach of every memory that has one, which episodes of 60 steps do not fill."""
+
+
+@pytest.mark.parametrize("case", REACHES)
+def test_bytes_and_work_follow_what_there_is_and_not_the_reach(case: str) -> None:
+    n_bytes, n_flops = [], []
+    for options in REACHES[case]:
+        memory = make_memory(case.partition(",")[0], dim_in=E, **options)
+        state, starts_B = memory.initial_state(B), torch.ones(B, dtype=torch.bool)
+        for _ in range(60):
+            state = memory.step(torch.randn(B, E), state, starts_B)[1]
+            starts_B = torch.zeros(B, dtype=torch.bool)
+        n_bytes.append(state_bytes(state))
+        with profile(activities=[ProfilerActivity.CPU], with_flops=True) as measured:
+            memory.step(torch.randn(B, E), state, starts_B)
+        n_flops.append(sum(event.flops for event in measured.key_averages()))
+    assert n_bytes[0] == n_bytes[1]
+    assert n_flops[0] == n_flops[1] > 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -339,6 +339,24 @@ def test_nothing_crosses_an_episode_start(case: Case) -> None:
 
 
 @for_every_memory
+@pytest.mark.parametrize("by", ["steps", "unroll"])
+def test_a_start_in_every_environment_leaves_nothing_of_what_was(case: Case, by: str) -> None:
+    memory, (x_BTE, starts_BT) = case.build(), draw(3, 40, p_start=0.0)
+    starts_BT[:, 0] = True
+    used, fresh = carried(memory, 3, 60, by), memory.initial_state(3)
+    if by == "steps":
+        (used_BTD, used), (fresh_BTD, fresh) = (
+            steps(memory, x_BTE, state, starts_BT) for state in (used, fresh)
+        )
+    else:
+        (used_BTD, used, _), (fresh_BTD, fresh, _) = (
+            memory.unroll(x_BTE, state, starts_BT) for state in (used, fresh)
+        )
+    assert_close(used_BTD, fresh_BTD)
+    assert_same_state(memory, used, fresh)
+
+
+@for_every_memory
 def test_no_output_sees_the_future(case: Case) -> None:
     memory, (x_BTE, starts_BT) = case.build(), draw(3, 60)
     for t in (1, 31, 45):
