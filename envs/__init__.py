@@ -22,7 +22,7 @@ class Registration:
     """What is registered under one id. Entry points are "module:name", imported when first used."""
 
     entry_point: str
-    """The single form, a MiniGrid environment. Its docstring documents the environment. Its
+    """The single form, which renders. Its docstring documents the environment. Its
     `OPTIMAL_RETURN` and `RETURN_WITHOUT_MEMORY` are what a policy can expect per episode."""
 
     vector_entry_point: str

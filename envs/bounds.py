@@ -15,6 +15,13 @@ def check_whole(**values: object) -> None:
             raise ValueError(f"{name} = {value!r} must be a whole number, an int")
 
 
+def check_tile_size(tile_size: int) -> None:
+    """Raise ValueError unless pictures of so many pixels per cell can be drawn."""
+    check_whole(tile_size=tile_size)
+    if tile_size < 1:
+        raise ValueError(f"tile_size = {tile_size} is below 1 pixel per cell; use 1 or more")
+
+
 def check_finite(**values: SupportsFloat) -> None:
     """Raise ValueError for the first of `values` that is not a finite number."""
     for name, value in values.items():

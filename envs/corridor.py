@@ -17,7 +17,7 @@ from minigrid.core.world_object import Ball, Goal
 from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
-from .bounds import check_whole
+from .bounds import check_tile_size, check_whole
 from .views import check_view_size, view_space
 
 COLOURS = ("red", "blue")
@@ -177,6 +177,7 @@ class CorridorEnv(MiniGridEnv):
         tile_size: int = TILE_PIXELS,
     ) -> None:
         check_arguments(min_length, max_length, view_size)
+        check_tile_size(tile_size)
         self.min_length = min_length
         self.max_length = max_length
         self.shuffle_goals = shuffle_goals

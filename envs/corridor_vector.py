@@ -6,6 +6,7 @@ import numpy as np
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, TILE_PIXELS
 from numpy.typing import NDArray
 
+from .bounds import check_tile_size
 from .corridor import (
     COLOURS,
     CUE_CELL,
@@ -51,6 +52,7 @@ class CorridorVectorEnv(GridVectorEnv):
         tile_size: int = TILE_PIXELS,
     ) -> None:
         check_arguments(min_length, max_length, view_size)
+        check_tile_size(tile_size)
         self.min_length = min_length
         self.max_length = max_length
         self.shuffle_goals = shuffle_goals

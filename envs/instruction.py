@@ -38,7 +38,7 @@ class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
     of it with the same names.
 
     Rebuilt from the description of the instruction task in Sukhbaatar et al. 2021
-    (arXiv:2105.06548), with a world of its own: no sentence of theirs is used.
+    (arXiv:2105.06548), with a world of its own; of its sentences only the instruction is theirs.
 
     ## Action space
 

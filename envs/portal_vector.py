@@ -9,6 +9,7 @@ import numpy as np
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX, TILE_PIXELS
 from numpy.typing import NDArray
 
+from .bounds import check_tile_size
 from .grid_vector import EMPTY, FORWARD, TURN, WALL, WALL_AND_EMPTY, GridVectorEnv
 from .portal import (
     COLOURS,
@@ -61,6 +62,7 @@ class PortalVectorEnv(GridVectorEnv):
         tile_size: int = TILE_PIXELS,
     ) -> None:
         check_arguments(n_rooms, room_size, view_size)
+        check_tile_size(tile_size)
         self.n_rooms = n_rooms
         self.room_size = room_size
         self.tile_size = tile_size

@@ -41,8 +41,9 @@ class AdaptiveSpan(SlotTransformer):
     at L, which in episodes shorter than L nothing else would bring back.
 
     Source: Sukhbaatar et al. 2019, "Adaptive Attention Span in Transformers", arXiv:1905.07799,
-    eq. 1 and 2. Differs from it in the positions (a learned mix of exponentials of the age, as in
-    all memories here: `attention.N_AGE_SCALES`).
+    eq. 1 and 2. Differs from it in the attention, which is that of all memories here
+    (`attention.MemoryAttention`): positions are a learned mix of exponentials of the age, a step
+    does not read itself, and may read nothing.
     """
 
     def __init__(self, dim_in: int, config: AdaptiveSpanConfig) -> None:

@@ -107,10 +107,10 @@ class Compressive(TransformerMemory):
     the rest of the network, nor the loss of the task the map.
 
     Source: Rae et al. 2020, "Compressive Transformers for Long-Range Sequence Modelling",
-    arXiv:1911.05507, sec. 3 and algorithm 2. Differs from it in the positions (a learned
-    mix of exponentials of the age, as in all memories here: `attention.N_AGE_SCALES`; a compressed
-    vector has the age of its last step) and in that groups are counted from the episode's first
-    step, whatever the segments.
+    arXiv:1911.05507, sec. 3 and algorithm 2. Differs from it in the attention, which is that of all
+    memories here (`attention.MemoryAttention`: positions by age, that of a compressed vector being
+    its last step's; a step does not read itself, and may read nothing), and in that groups are
+    counted from the episode's first step, whatever the segments.
     """
 
     def __init__(self, dim_in: int, config: CompressiveConfig) -> None:

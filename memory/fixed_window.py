@@ -37,8 +37,9 @@ class FixedWindow(SlotTransformer):
     """Every memory is kept for `window` steps: a hard mask, which is a ramp of one step.
 
     With a window the layers are those of Transformer-XL (Dai et al. 2019, arXiv:1901.02860): past
-    inputs of each layer are read without gradient; position is a learned mix of exponentials of
-    the age (`attention.N_AGE_SCALES`) instead of a sinusoid. With window 0 a step reads nothing:
+    inputs of each layer are read without gradient; what differs is the attention, which is that of
+    all memories here (`attention.MemoryAttention`): positions are a learned mix of exponentials of
+    the age, a step does not read itself, and may read nothing. With window 0 it reads nothing:
     the control that proves a task needs memory, equal in depth and parameters to the
     transformers beside it.
     """

@@ -110,6 +110,7 @@ def test_running_out_of_steps_is_a_loss(length: int) -> None:
         ({"min_length": 9, "max_length": 8}, "max_length = 8 is below min_length = 9"),
         ({"view_size": 4}, "view_size = 4 is not an odd number"),
         ({"view_size": 1}, "view_size = 1 is not an odd number"),
+        ({"tile_size": 0}, "tile_size = 0 is below 1 pixel per cell"),
     ],
 )
 def test_invalid_arguments_are_named(

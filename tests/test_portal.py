@@ -141,6 +141,7 @@ def test_return_by_guessing_is_that_of_guesses(n_rooms: int) -> None:
         ({"n_rooms": 16}, "n_rooms = 16 is not between 1 and 15"),
         ({"room_size": 4}, "room_size = 4 is not an odd number"),
         ({"view_size": 1}, "view_size = 1 is not an odd number"),
+        ({"tile_size": 0}, "tile_size = 0 is below 1 pixel per cell"),
     ],
 )
 def test_invalid_arguments_are_named(
