@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 from minigrid.core.constants import TILE_PIXELS
 from numpy.typing import NDArray
 
+from .bounds import check_tile_size
 from .chances import ChanceTable
 from .collision import (
     CHANGES_BELOW,
@@ -65,6 +66,7 @@ class CollisionVectorEnv(NativeVectorEnv):
         tile_size: int = TILE_PIXELS,
     ) -> None:
         check_arguments(n_questions)
+        check_tile_size(tile_size)
         super().__init__(num_envs, observation_space(), spaces.Discrete(4), render_mode)
         self.n_questions = n_questions
         self.tile_size = tile_size

@@ -88,6 +88,8 @@ def test_every_pair_of_colours_is_met() -> None:
 def test_invalid_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="n_questions = 0 is below 1"):
         CollisionEnv(n_questions=0)
+    with pytest.raises(ValueError, match=r"tile_size = 2\.5 must be a whole number"):
+        CollisionEnv(tile_size=2.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="render_mode = 'human' is neither None nor 'rgb_array'"):
         CollisionEnv(render_mode="human")
     env = CollisionEnv()
