@@ -22,6 +22,8 @@ from .checks import (
     check_bounds,
     check_finite_observations,
     check_finite_rewards,
+    check_return_size,
+    check_said,
 )
 from .environments import Playable, playable_env
 from .episode_returns import EpisodeReturns, is_monitored
@@ -184,7 +186,10 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
             self._last_state,
             self._to_tensor(dones),
         )
-        rollout_buffer.finish(torch.stack(values), torch.stack(log_probs), last_values_B, dones)
+        values_TB, log_probs_TB = torch.stack(values), torch.stack(log_probs)
+        check_said(values_TB, log_probs_TB, self.num_timesteps)
+        rollout_buffer.finish(values_TB, log_probs_TB, last_values_B, dones)
+        check_return_size(rollout_buffer.returns, rollout_buffer.rewards, self.num_timesteps)
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True

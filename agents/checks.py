@@ -153,9 +153,34 @@ def check_weights(policy: torch.nn.Module, n_steps: int) -> None:
             )
 
 
+def check_said(values: torch.Tensor, log_probs: torch.Tensor, n_steps: int) -> None:
+    """Raise DivergedError unless values are of a size that can be and actions have a probability:
+    weights that are finite may yet be beyond use. Shapes: (..., B)."""
+    for name, said in (("value", values), ("log-probability", log_probs)):
+        lost = ~(said.abs() < LARGEST_WEIGHT)
+        if lost.any():
+            place = tuple(lost.nonzero()[0].tolist())
+            raise DivergedError(
+                f"the policy has diverged: the {name} of environment {place[-1]} is "
+                f"{float(said[place]):g} at step {n_steps}; lower learning_rate or max_grad_norm"
+            )
+
+
+def check_outputs(policy: Any, obs: Any, state: Any, starts_B: torch.Tensor, n_steps: int) -> None:
+    """Raise DivergedError if what a policy says of observations, and of the likeliest actions, is
+    of no use. Draws no random number."""
+    values_B = policy.values_of(obs, state, starts_B)
+    try:
+        distribution, _ = policy.get_distribution(obs, state, starts_B)
+        log_prob_B = distribution.log_prob(distribution.mode())
+    except ValueError:  # torch's, for logits that are not finite or a deviation of 0
+        log_prob_B = torch.full_like(values_B, torch.nan)
+    check_said(values_B, log_prob_B, n_steps)
+
+
 def check_return_size(returns: np.ndarray, rewards: np.ndarray, n_steps: int) -> None:
     """Raise DivergedError if a rollout's returns, which values are part of, are of no size that can
-    be: before anything is learned from them."""
+    be: before anything is learned from them, or an agent saved that gave them."""
     size = float(np.sqrt(np.square(returns, dtype=np.float64).mean()))
     if not size < LARGEST_WEIGHT:
         raise DivergedError(

@@ -12,7 +12,7 @@ from torch import Tensor
 from expire_span.memory import Aux, LiveMemories, State, state_bytes
 
 from .advantage_scale import AdvantageScale
-from .checks import check_finite_gradient, check_return_size
+from .checks import check_finite_gradient
 from .episode_returns import EpisodeReturns
 from .extractors import ObservationExtractor
 from .losses import normalize
@@ -54,7 +54,6 @@ class LearningAlgorithm(SavedAlgorithm):
         self.policy.set_training_mode(True)
         assert self._returns is not None
         buffer = self.rollout_buffer
-        check_return_size(buffer.returns, buffer.rewards, self.num_timesteps)
         self.policy.rescale_values(self.return_scale.update(buffer.returns))
         self.advantage_scale.update(float(buffer.advantages.std()), self._returns.recent)
         self._update_learning_rate(self.policy.optimizer)
@@ -122,13 +121,17 @@ class LearningAlgorithm(SavedAlgorithm):
     def _end_update(self, seen: list[tuple[RolloutSegment, Aux]]) -> None:
         """What an update leaves behind: statistics of the observations, and metrics.
 
-        The statistics come last, so that learning saw the rollout as acting did.
+        The statistics come last, so that learning saw the rollout as acting did. Whether the policy
+        is of use after it, the next step shows; after the last update there is none, so it is asked
+        before it can be saved.
         """
         if isinstance(self.policy.features_extractor, ObservationExtractor):
             self.policy.features_extractor.adapt(self.rollout_buffer.flat_observations())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         record_learning(self.logger, self.policy, self.rollout_buffer)
         self._record_memory(seen)
+        if self.num_timesteps >= self._total_timesteps:
+            self._check_outputs()
 
     def _record_memory(self, seen: list[tuple[RolloutSegment, Aux]]) -> None:
         """Log what the memory held during the rollout. See docs/metrics.md."""

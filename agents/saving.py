@@ -6,8 +6,10 @@ from __future__ import annotations
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.utils import obs_as_tensor
 
 from expire_span.memory import State, map_state
 
@@ -17,6 +19,8 @@ from .checks import (
     NonFiniteError,
     check_changes_on_load,
     check_checkpoint,
+    check_finite_observations,
+    check_outputs,
     check_weights,
 )
 from .environments import Playable, playable_env
@@ -56,13 +60,36 @@ class SavedAlgorithm(OnPolicyAlgorithm):
                 progress_bar,
             )
         except (ValueError, RuntimeError) as error:  # torch's, for logits that are not finite
-            try:
-                check_weights(self.policy, self.num_timesteps)
-            except DivergedError as lost:
-                raise self._rescued(lost) from None
-            if isinstance(error, NonFiniteError):
-                raise self._rescued(error) from None
+            cause = self._cause(error)
+            if isinstance(cause, NonFiniteError):
+                raise self._rescued(cause) from None
             raise
+
+    def _cause(self, error: Exception) -> Exception:
+        """That the policy has diverged, if it has, or else the error itself."""
+        try:
+            check_weights(self.policy, self.num_timesteps)
+            if not isinstance(error, DivergedError):
+                self._check_outputs()
+        except DivergedError as lost:
+            return lost
+        except (ValueError, RuntimeError):
+            pass  # not of the weights: the error there is says more
+        return error
+
+    def _check_outputs(self) -> None:
+        """Raise DivergedError if what the policy says of the last observations is of no use."""
+        if self._last_obs is None or self._last_state is None:
+            return
+        check_finite_observations(self._last_obs, self.num_timesteps)
+        self.policy.set_training_mode(False)
+        check_outputs(
+            self.policy,
+            obs_as_tensor(self._last_obs, self.device),
+            self._last_state,
+            torch.as_tensor(self._last_episode_starts, device=self.device),
+            self.num_timesteps,
+        )
 
     def _rescued(self, error: NonFiniteError) -> NonFiniteError:
         """The error, with the place where the model is saved."""

@@ -16,6 +16,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from expire_span.agents import (
@@ -436,14 +437,55 @@ def test_after_a_reward_of_no_size_that_can_be_the_model_saved_learns_on(tmp_pat
     spoiled.step_wait = absurd  # type: ignore[method-assign]
     with pytest.raises(DivergedError, match=r"largest reward is .*e\+14: if that is no reward"):
         model.learn(32, reset_num_timesteps=False)
+    assert model.policy.value_scale.item() < 100  # no scale was taken from it
     mended = make_vec_env("CartPole-v1", 2, seed=0)
     MemoryPPO.load(tmp_path / "rescued", env=mended).learn(32, reset_num_timesteps=False)
 
 
-def test_returns_beyond_any_size_are_not_taken_for_a_scale() -> None:
-    model = small()
-    model.learn(model.n_envs * model.n_steps)
-    model.rollout_buffer.returns[:] = 1e14
-    with pytest.raises(DivergedError, match=r"values have diverged: returns are of size .*e\+14"):
-        model.train()
-    assert model.policy.value_scale.item() < 100
+@for_both_algorithms
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("learning_rate", [300.0, 1e8])
+def test_an_update_after_which_the_policy_says_nothing_is_told_before_a_save(
+    algorithm: Any, memory: str, learning_rate: float, tmp_path: Path
+) -> None:
+    saves: list[int] = []
+
+    class Saves(BaseCallback):
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_end(self) -> None:
+            saves.append(self.num_timesteps)
+
+        def _on_training_end(self) -> None:
+            saves.append(self.num_timesteps)
+
+    model = algorithm(
+        "MlpPolicy",
+        DummyVecEnv([lambda: Spaces(BOX, spaces.Box(-1, 1, (2,)))] * B),
+        memory=memory,
+        learning_rate=learning_rate,
+        n_steps=T,
+        seed=0,
+        rescue_path=str(tmp_path / "saved"),
+        **SMALL,
+    )
+    with pytest.raises(DivergedError, match=r"has diverged: the .* of environment .*learning_rate"):
+        model.learn(B * T, Saves())  # of one update, which nothing follows
+    assert saves == [B * T]
+    model.learning_rate = 0.0
+    model._setup_lr_schedule()
+    with pytest.raises(DivergedError, match="diverged"):
+        model.learn(3 * B * T, Saves())
+    assert saves == [B * T]
+
+
+@for_both_algorithms
+def test_errors_of_a_policy_that_is_well_stay_what_they_are(algorithm: Any) -> None:
+    class Breaks(Spaces):
+        def reward(self) -> float:
+            raise RuntimeError("no reward today")
+
+    model = algorithm("MlpPolicy", Breaks(BOX, spaces.Discrete(2)), n_steps=T, **SMALL)
+    with pytest.raises(RuntimeError, match="no reward today"):
+        model.learn(B * T)
