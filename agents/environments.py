@@ -81,7 +81,8 @@ def make_vec_env(
     `env_id` may name the module that registers it: "module:id". Environment i is seeded with
     `seed` + i at the first reset.
 
-    Raises: ValueError for an unknown id, with the nearest known ones, or `n_envs` below 1.
+    Raises: ValueError for an unknown id, with the nearest known ones, `n_envs` below 1, or
+    observations that an agent cannot read.
     """
     if n_envs < 1:
         raise ValueError(f"n_envs = {n_envs} is below 1; use 1 or more")
@@ -149,4 +150,5 @@ def _make_single(
     if isinstance(space, gym.spaces.Dict) and {"image", "mission"} <= space.keys():
         if space["mission"].dtype == np.dtype(str):  # text, which SB3 cannot take
             env = MiniGridTask(env)
+    check_space(env.observation_space)  # before SB3's DummyVecEnv, which raises a bare TypeError
     return env

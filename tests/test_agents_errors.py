@@ -5,6 +5,7 @@ B environments, T steps of a rollout.
 
 from __future__ import annotations
 
+import functools
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -411,6 +412,26 @@ def test_spaces_not_supported_are_named(
     policy = "MultiInputPolicy" if isinstance(observation, spaces.Dict) else "MlpPolicy"
     with pytest.raises(ValueError, match=name):
         MemoryPPO(policy, Spaces(observation, action), **SMALL)
+
+
+@pytest.mark.parametrize(
+    "observation",
+    [
+        spaces.Text(4),
+        spaces.Sequence(spaces.Discrete(2)),
+        spaces.Dict({"words": spaces.Text(4), "box": BOX}),
+    ],
+)
+def test_spaces_not_supported_are_named_for_an_id_too(observation: spaces.Space[Any]) -> None:
+    make = functools.partial(Spaces, observation, spaces.Discrete(2))
+    gym.register("Unreadable-v0", make, disable_env_checker=True)
+    try:
+        with pytest.raises(ValueError, match=r"(Text|Sequence) space, which is not supported"):
+            MemoryPPO("MlpPolicy", "Unreadable-v0")
+        with pytest.raises(ValueError, match=r"(Text|Sequence) space, which is not supported"):
+            make_vec_env("Unreadable-v0", 2)
+    finally:
+        gym.registry.pop("Unreadable-v0")
 
 
 def test_nan_in_any_weight_is_told_with_the_model_saved(tmp_path: Path) -> None:
