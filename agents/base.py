@@ -57,7 +57,8 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
     :param min_lr_share: least share of `learning_rate` that is left as the advantages shrink; 1
         leaves it to the schedule
     :param n_envs: environments to make when `env` is an id (16 unless given)
-    :param rescue_path: where the model is saved if training must stop for a value not finite
+    :param rescue_path: where the model is saved if training must stop for a value not finite;
+        numbered if there is such a file already
 
     The memory is kept per environment from rollout to rollout; the state at a rollout's start is
     all that learning needs to unroll it again. Timeouts are bootstrapped from the memory of the

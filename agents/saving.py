@@ -3,6 +3,8 @@ training has to stop."""
 
 from __future__ import annotations
 
+from itertools import chain, count
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -93,12 +95,13 @@ class SavedAlgorithm(OnPolicyAlgorithm):
 
     def _rescued(self, error: NonFiniteError) -> NonFiniteError:
         """The error, with the place where the model is saved."""
+        path = _free_path(Path(self.rescue_path))
         try:
-            self.save(self.rescue_path)
+            self.save(path)
         except OSError as reason:
-            kept = f"The model could not be saved in {self.rescue_path}: {reason.strerror}"
+            kept = f"The model could not be saved in {path}: {reason.strerror}"
         else:
-            kept = f"The model is saved in {self.rescue_path}"
+            kept = f"The model is saved in {path}"
         return type(error)(f"{error}. {kept}")
 
     def _setup_model(self) -> None:
@@ -151,3 +154,10 @@ class SavedAlgorithm(OnPolicyAlgorithm):
     def _tell_progress(self) -> None:
         """Tell the memory how much of the training is done."""
         self.policy.memory.set_progress(self.num_timesteps / max(1, self._total_timesteps))
+
+
+def _free_path(wanted: Path) -> Path:
+    """The path in full, with SB3's suffix; numbered if an earlier agent was rescued there."""
+    path = wanted.absolute() if wanted.suffix else wanted.absolute().with_suffix(".zip")
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
+    return next(free for free in chain([path], numbered) if not free.exists())

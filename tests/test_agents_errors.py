@@ -187,6 +187,18 @@ def test_an_error_is_not_hidden_by_a_disk_that_takes_no_model(
         model.learn(10 * B * T)
 
 
+def test_agents_rescued_in_one_folder_do_not_overwrite_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("rescued_model.zip", "rescued_model-2.zip", "rescued_model-3.zip"):
+        model = MemoryPPO("MlpPolicy", spoiled_envs("reward", at=25), n_steps=T, **SMALL)
+        with pytest.raises(NonFiniteError, match=f"The model is saved in {tmp_path / name}"):
+            model.learn(10 * B * T)
+        saved = MemoryPPO.load(tmp_path / name).policy.state_dict()
+        assert all(torch.equal(p, saved[key]) for key, p in model.policy.state_dict().items())
+
+
 # checkpoints
 
 
