@@ -230,7 +230,8 @@ class ObservationExtractor(BaseFeaturesExtractor):
     policy sets for SB3's `normalize_images=False`, float pictures in 0..1, channels first, go to
     SB3's `NatureCNN` as well.
 
-    Raises ValueError for a space SB3's PPO does not take, naming it.
+    Raises ValueError for a space SB3's PPO does not take, naming it; TypeError for an option of
+    SB3's extractors that there is not.
     """
 
     def __init__(
@@ -239,7 +240,14 @@ class ObservationExtractor(BaseFeaturesExtractor):
         symbol_width: int = 64,
         cnn_width: int = 256,
         normalized_image: bool = False,
+        **unknown: object,
     ) -> None:
+        if unknown:
+            raise TypeError(
+                f"features_extractor_kwargs has {', '.join(sorted(unknown))}, which there is not; "
+                "features of symbols and of sentences are {'symbol_width': 64}, those of a picture "
+                "{'cnn_width': 256}, which SB3 calls features_dim, or cnn_output_dim in a Dict"
+            )
         check_space(observation_space)
         super().__init__(observation_space, features_dim=1)
         self.is_dict = isinstance(observation_space, spaces.Dict)

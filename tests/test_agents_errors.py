@@ -343,6 +343,9 @@ def test_unknown_names_list_the_known_ones(algorithm: Any) -> None:
         algorithm("MlpLstmPolicy", "CartPole-v1")
     with pytest.raises(TypeError, match=r"lstm_hidden_size.*memory_kwargs=\{'width'"):
         small(algorithm, policy_kwargs={"lstm_hidden_size": 64})
+    for name in ("features_dim", "cnn_output_dim"):
+        with pytest.raises(TypeError, match=rf"{name}, which there is not.*'cnn_width': 256"):
+            small(algorithm, policy_kwargs={"features_extractor_kwargs": {name: 64}})
     with pytest.raises(ValueError, match="'nomod:X-v0' is of a module that cannot be imported"):
         algorithm("MlpPolicy", "nomod:X-v0")
     with pytest.raises(ValueError, match=r"Coridor-v0' is not registered; near it: \S*Corridor-v0"):
