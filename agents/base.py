@@ -20,8 +20,8 @@ from .advantage_scale import LEAST_SHARE, AdvantageScale
 from .checks import (
     check_advantage_options,
     check_bounds,
-    check_finite_observations,
     check_finite_rewards,
+    check_observations,
     check_return_size,
     check_said,
 )
@@ -167,7 +167,7 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
             rewards = np.array(rewards, np.float32)  # a copy: what timeouts cut off is added to it
             self.num_timesteps += env.num_envs
             check_finite_rewards(rewards, self.num_timesteps)
-            check_finite_observations(new_obs, self.num_timesteps)
+            check_observations(self.observation_space, new_obs, self.num_timesteps)
             callback.update_locals(locals())
             goes_on = callback.on_step()
             self._update_info_buffer(infos, dones)
@@ -203,7 +203,7 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
         cut, obs = cut_episodes(infos, dones)
         if not cut:
             return
-        check_finite_observations(obs, self.num_timesteps, cut)
+        check_observations(self.observation_space, obs, self.num_timesteps, cut)
         values_B = self.policy.values_of(
             obs_as_tensor(obs, self.device),
             select_envs(state, torch.as_tensor(cut, device=self.device)),
@@ -233,7 +233,7 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
             assert self.env is not None
             recent = () if reset_num_timesteps or self._returns is None else self._returns.recent
             self._returns = EpisodeReturns(self.n_envs, is_monitored(self.env), recent)
-            check_finite_observations(self._last_obs, self.num_timesteps)
+            check_observations(self.observation_space, self._last_obs, self.num_timesteps)
             if isinstance(self.policy.features_extractor, ObservationExtractor):
                 obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
                 self.policy.features_extractor.check(obs_tensor)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 
 from .advantage_scale import LEAST_SHARE
 
@@ -109,22 +110,52 @@ def check_finite_rewards(rewards: np.ndarray, n_steps: int) -> None:
 
 
 def check_finite_observations(
-    obs: np.ndarray | dict[str, np.ndarray] | Any, n_steps: int, envs: Sequence[int] | None = None
+    obs: np.ndarray | dict[str, np.ndarray] | Any,
+    n_steps: int | None,
+    envs: Sequence[int] | None = None,
 ) -> None:
     """Raise NonFiniteError naming step and environment unless all observations are finite.
 
-    `envs` are the environments the rows belong to, if not all in order.
+    `envs` are the environments the rows belong to, if not all in order; without a step they are
+    said to be given to `predict`.
     """
     for name, part in obs.items() if isinstance(obs, dict) else (("", obs),):
-        if not np.issubdtype(part.dtype, np.floating) or np.isfinite(part).all():
+        if np.issubdtype(part.dtype, np.floating) and not np.isfinite(part).all():
+            raise NonFiniteError(
+                f"{_first(name, part, ~np.isfinite(part), n_steps, envs)} is not finite; mend the "
+                "environment, or replace such values with gymnasium.wrappers.TransformObservation"
+            )
+
+
+def check_observations(
+    space: spaces.Space[Any], obs: Any, n_steps: int | None, envs: Sequence[int] | None = None
+) -> None:
+    """As `check_finite_observations`, and raise ValueError, naming as much, for a number that a
+    discrete space does not count to: the one-hot code has no place for it."""
+    check_finite_observations(obs, n_steps, envs)
+    for name, part in obs.items() if isinstance(obs, dict) else (("", obs),):
+        kind: Any = space[name] if isinstance(space, spaces.Dict) else space
+        if not isinstance(kind, spaces.Discrete | spaces.MultiDiscrete):
             continue
-        row, *place = (int(i) for i in np.argwhere(~np.isfinite(part))[0])
-        env = row if envs is None else envs[row]
-        raise NonFiniteError(
-            f"observation {name + ' ' if name else ''}entry {tuple(place)} = "
-            f"{part[(row, *place)]} of environment {env} at step {n_steps} is not finite; mend the "
-            "environment, or replace such values with gymnasium.wrappers.TransformObservation"
-        )
+        n = np.broadcast_to(kind.n if isinstance(kind, spaces.Discrete) else kind.nvec, part.shape)
+        beyond = (part < 0) | (part >= n)
+        if beyond.any():
+            raise ValueError(
+                f"{_first(name, part, beyond, n_steps, envs)} is beyond the 0 to {n[beyond][0] - 1}"
+                f" of {kind}; mend the environment, or declare a larger space"
+            )
+
+
+def _first(
+    name: str, part: np.ndarray, wrong: np.ndarray, n_steps: int | None, envs: Sequence[int] | None
+) -> str:
+    """The first wrong entry of the observations, by its place."""
+    row, *place = (int(i) for i in np.argwhere(wrong)[0])
+    return (
+        f"observation {name + ' ' if name else ''}entry {tuple(place)} = {part[(row, *place)]} of "
+        f"environment {row if envs is None else envs[row]} "
+        + ("given to predict" if n_steps is None else f"at step {n_steps}")
+    )
 
 
 def check_finite_gradient(

@@ -69,7 +69,7 @@ class SentenceEncoder(nn.Module):
     Source: the position encoding of Sukhbaatar et al. 2015, "End-To-End Memory Networks",
     arXiv:1503.08895, sec. 4.1, with places learned; centred as in `SymbolEmbedding`.
 
-    Shapes: (N, L) float or integer -> (N, width). Ids above the last word count as that word.
+    Shapes: (N, L) float or integer -> (N, width). What `check` refuses counts as the word nearest.
     """
 
     frequency: Tensor
@@ -105,16 +105,34 @@ class SentenceEncoder(nn.Module):
         return nn.functional.embedding_bag(rows_NL, table_LVD.flatten(0, 1), mode="sum")
 
     def _ids(self, sentences: Tensor) -> Tensor:
-        return sentences.long().clamp(max=self.n_words - 1)
+        return sentences.long().clamp(0, self.n_words - 1)
 
     @torch.no_grad()
     def adapt(self, sentences: Tensor) -> None:
         """Count the words of (N, L) sentences into the frequencies."""
+        self.check(sentences)
         ids_NL = self._ids(sentences)
         n_new, length = ids_NL.shape
         places_L = torch.arange(length, device=ids_NL.device) * self.n_words
         counts = torch.bincount((ids_NL + places_L).flatten(), minlength=self.frequency.numel())
         follow(self.frequency, counts.view_as(self.frequency) / n_new, self.n_seen, n_new)
+
+    def check(self, sentences: Tensor) -> None:
+        """Raise ValueError for observations that are no ids of words, or not of these."""
+        if sentences.is_floating_point():
+            raise ValueError(
+                f"observations are {sentences.dtype} where their space says ids of words, whole "
+                f"numbers below {self.n_words}; leave them as they are "
+                "(VecNormalize(norm_obs=False)), or declare a float32 space"
+            )
+        beyond = (sentences.long() < 0) | (sentences.long() >= self.n_words)
+        if beyond.any():
+            row, place = beyond.nonzero()[0].tolist()
+            raise ValueError(
+                f"an observation has {int(sentences[row, place])} at entry {place}, which is read "
+                f"as the id of a word, 0 to {self.n_words - 1}; mend the environment, or declare "
+                "a space whose high is the largest id"
+            )
 
 
 class SymbolEmbedding(nn.Module):
@@ -290,7 +308,7 @@ class ObservationExtractor(BaseFeaturesExtractor):
         """Raise ValueError for observations that are not what their space made of them."""
         parts = observations if isinstance(observations, dict) else {"observation": observations}
         for key, encoder in self.encoders.items():
-            if isinstance(encoder, SymbolEmbedding):
+            if isinstance(encoder, SymbolEmbedding | SentenceEncoder):
                 encoder.check(parts[key])
 
     def adapt(self, observations: Tensor | dict[str, Tensor]) -> None:

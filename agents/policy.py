@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from expire_span.memory import Aux, Memory, State, make_memory
 
+from .checks import check_observations
 from .extractors import ObservationExtractor
 from .prediction import NextFeatures, prediction_loss
 from .preference import preference
@@ -188,12 +189,15 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         With a state, `episode_start` (B,) marks the environments whose episode begins with this
         observation; None: none of them.
 
-        Raises ValueError when state or `episode_start` are of another number of environments.
+        Raises ValueError when state or `episode_start` are of another number of environments, and
+        for observations that are not finite or that a discrete space does not count to.
         """
         self.set_training_mode(False)
         obs_tensor, vectorized = self.obs_to_tensor(observation)
-        first = next(iter(obs_tensor.values())) if isinstance(obs_tensor, dict) else obs_tensor
-        n_envs = first.shape[0]
+        parts = obs_tensor if isinstance(obs_tensor, dict) else {"": obs_tensor}
+        arrays = {name: part.cpu().numpy() for name, part in parts.items()}
+        check_observations(self.observation_space, arrays, n_steps=None)
+        n_envs = len(next(iter(arrays.values())))
         if state is None:
             state = self.initial_state(n_envs)
             episode_start = np.ones(n_envs, dtype=bool)

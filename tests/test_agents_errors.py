@@ -174,6 +174,57 @@ def test_weights_that_diverge_stop_training_by_name_with_the_model_saved(
     assert (tmp_path / "saved.zip").exists()
 
 
+class Miscounts(Spaces):
+    """Gives, once, a number its space does not count to."""
+
+    def __init__(self, space: spaces.Space[Any], spoil: Any, at: int | None) -> None:
+        super().__init__(space, spaces.Discrete(2))
+        self.spoil, self.at = spoil, at
+
+    def observe(self) -> Any:
+        obs = self.observation_space.sample()
+        if self.total != self.at:
+            return obs
+        return {**obs, "turn": self.spoil} if isinstance(obs, dict) else self.spoil
+
+
+@for_both_algorithms
+@pytest.mark.parametrize(
+    ("space", "spoil", "what"),
+    [
+        (spaces.Discrete(4), 7, r"entry \(\) = 7 of .* beyond the 0 to 3 of Discrete\(4\)"),
+        (spaces.Discrete(4), -1, r"entry \(\) = -1 of .* beyond the 0 to 3 of Disc"),
+        (spaces.MultiDiscrete([3, 2]), np.array([2, 2]), r"entry \(1,\) = 2 of .* 0 to 1 of Multi"),
+        (KEYS, 2, r"turn entry \(\) = 2 of .* 0 to 1 of Disc"),
+    ],
+)
+# the sixth and last observation of an episode, and the first of the next, come with one step
+@pytest.mark.parametrize(("at", "step"), [(8, 21), (11, 30), (0, 0)])
+def test_numbers_beyond_a_discrete_space_are_named(
+    algorithm: Any, space: spaces.Space[Any], spoil: Any, what: str, at: int, step: int
+) -> None:
+    policy = "MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"
+    wrong, right = (functools.partial(Miscounts, space, spoil, when) for when in (at, None))
+    model = algorithm(policy, DummyVecEnv([right, wrong, right]), n_steps=T, **SMALL)
+    with pytest.raises(ValueError, match=f"observation {what}.*") as raised:
+        model.learn(B * T)
+    assert f"of environment 1 at step {step} " in str(raised.value)
+
+
+def test_predict_names_observations_that_it_cannot_read() -> None:
+    model = MemoryPPO("MlpPolicy", Spaces(spaces.Discrete(4), spaces.Discrete(2)), **SMALL)
+    with pytest.raises(ValueError, match=r"= 7 of environment 0 given to predict is beyond"):
+        model.predict(np.array(7))
+    with pytest.raises(ValueError, match=r"= -1 of environment 1 given to predict is beyond"):
+        model.predict(np.array([0, -1, 2]))
+    model = MemoryPPO("MultiInputPolicy", Spaces(KEYS, spaces.Discrete(2)), **SMALL)
+    obs = KEYS.sample()
+    assert model.predict(obs)[0].shape == ()
+    obs["place"][1, 0] = np.nan
+    with pytest.raises(NonFiniteError, match=r"place entry \(1, 0\) = nan .* predict is not"):
+        model.predict(obs)
+
+
 def test_an_error_is_not_hidden_by_a_disk_that_takes_no_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,3 +135,24 @@ def test_normalised_pictures_are_convolved_if_the_user_says_so() -> None:
     extractor = model.policy.features_extractor
     assert isinstance(extractor, ObservationExtractor)
     assert isinstance(extractor.encoders["observation"], NatureCNN)
+
+
+SENTENCE = spaces.Box(0, 9, (4,), np.uint16)
+
+
+def test_sentences_that_are_normalised_are_not_cut_to_whole_numbers_in_silence() -> None:
+    env = DummyVecEnv([lambda: Shown(SENTENCE)])
+    with pytest.raises(ValueError, match=r"float32 where .* ids of words.*\(norm_obs=False\)"):
+        learn(VecNormalize(env))
+    learn(VecNormalize(env, norm_obs=False))
+
+
+@pytest.mark.parametrize("word", [-1, 10])
+def test_words_that_there_are_not_are_named(word: int) -> None:
+    extractor = ObservationExtractor(SENTENCE)
+    sentences = torch.tensor([[1, 2, 3, 0], [9, 0, word, 0]], dtype=torch.int32)
+    extractor.check(sentences.clamp(0, 9))
+    assert extractor(sentences).isfinite().all()
+    for told in (extractor.check, extractor.adapt):
+        with pytest.raises(ValueError, match=f"has {word} at entry 2, .* a word, 0 to 9;"):
+            told(sentences)
