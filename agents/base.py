@@ -24,6 +24,7 @@ from .checks import (
     check_observations,
     check_return_size,
     check_said,
+    check_sb3_options,
 )
 from .environments import Playable, playable_env
 from .episode_returns import EpisodeReturns, is_monitored
@@ -130,6 +131,7 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
     def _check_options(self) -> None:
         """Raise ValueError for numbers out of bounds, and for options that do not go together."""
         check_bounds(self)
+        check_sb3_options(self)
         check_advantage_options(self.scale_ent_coef, self.min_lr_share, self.normalize_advantage)
 
     # ------------------------------------------------------------------------------ collecting

@@ -67,6 +67,24 @@ def check_bounds(agent: Any) -> None:
         raise ValueError(f"max_grad_norm = {bound} must be above 0; float('inf') for no bound")
 
 
+def check_sb3_options(agent: Any) -> None:
+    """Raise ValueError for options that SB3 takes at any value, and some of which do nothing."""
+    if agent._stats_window_size < 1:
+        raise ValueError(
+            f"stats_window_size = {agent._stats_window_size} is below 1, and no episode is "
+            "counted; use 1 or more"
+        )
+    if agent.use_sde and agent.sde_sample_freq != -1 and not agent.sde_sample_freq >= 1:
+        raise ValueError(
+            f"sde_sample_freq = {agent.sde_sample_freq} is no number of steps; use 1 or more, or "
+            "-1 to draw the noise once per rollout"
+        )
+    net_arch = agent.policy_kwargs.get("net_arch") or []
+    layers = net_arch.values() if isinstance(net_arch, dict) else [net_arch]
+    if any(units < 1 for part in layers for units in part):
+        raise ValueError(f"net_arch = {net_arch} has a layer below 1 unit; use 1 or more")
+
+
 def check_advantage_options(
     scale_ent_coef: bool, min_lr_share: float, normalize_advantage: bool
 ) -> None:

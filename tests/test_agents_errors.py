@@ -430,11 +430,25 @@ def test_unknown_names_list_the_known_ones(algorithm: Any) -> None:
         ({"target_kl": -1.0}, "target_kl = -1.0 must be above 0"),
         ({"gamma": 1.5}, "gamma = 1.5 is out of bounds; use 0 to 1"),
         ({"gae_lambda": -0.1}, "gae_lambda = -0.1 is out of bounds"),
+        ({"stats_window_size": 0}, "stats_window_size = 0 is below 1, .*use 1 or more"),
+        ({"policy_kwargs": {"net_arch": [8, 0]}}, r"net_arch = \[8, 0\] has a layer below 1 unit"),
+        ({"policy_kwargs": {"net_arch": {"pi": [8], "vf": [-1]}}}, "net_arch = .*-1.* use 1 or"),
     ],
 )
 def test_numbers_out_of_bounds_are_named(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small(**kwargs)
+
+
+@pytest.mark.parametrize("freq", [0, -3])
+def test_state_dependent_noise_is_drawn_once_or_every_so_many_steps(freq: int) -> None:
+    def with_noise(freq: int) -> MemoryPPO:
+        env = Spaces(BOX, spaces.Box(-1, 1, (2,)))
+        return MemoryPPO("MlpPolicy", env, use_sde=True, sde_sample_freq=freq, **SMALL)
+
+    with pytest.raises(ValueError, match=f"sde_sample_freq = {freq} is no number of steps; .* -1"):
+        with_noise(freq)
+    assert with_noise(1).use_sde and with_noise(-1).use_sde
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
