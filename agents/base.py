@@ -25,6 +25,7 @@ from .checks import (
     check_return_size,
     check_said,
     check_sb3_options,
+    check_seed,
 )
 from .environments import Playable, playable_env
 from .episode_returns import EpisodeReturns, is_monitored
@@ -91,6 +92,7 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
+        check_seed(seed)
         env = playable_env(env, n_envs, seed)
         self.span_coef, self.target_live, self.use_by = span_coef, target_live, use_by
         self.advantage_scale, self.return_scale = AdvantageScale(), ReturnScale()

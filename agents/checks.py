@@ -57,14 +57,28 @@ BOUNDS: dict[str, tuple[float, float]] = {
 
 def check_bounds(agent: Any) -> None:
     """Raise ValueError for the first of an agent's numbers that is out of bounds."""
+    for name in ("n_steps", "n_epochs", "batch_size"):
+        count = getattr(agent, name, None)
+        if count is not None and not isinstance(count, int | np.integer):
+            raise ValueError(f"{name} = {count!r} is no whole number; use an int, 1 or more")
     for name, (least, greatest) in BOUNDS.items():
         value = getattr(agent, name)
         if not (least <= value <= greatest and math.isfinite(value)):
             upwards = "or more" if greatest == math.inf else f"to {greatest}"
+            if not math.isfinite(value):
+                upwards += ", a finite number"
             raise ValueError(f"{name} = {value} is out of bounds; use {least} {upwards}")
     bound = agent.max_grad_norm
     if not bound > 0:
         raise ValueError(f"max_grad_norm = {bound} must be above 0; float('inf') for no bound")
+
+
+def check_seed(seed: int | None) -> None:
+    """Raise ValueError for what no generator of random numbers takes as its seed."""
+    if seed is not None and not (isinstance(seed, int | np.integer) and 0 <= seed < 2**32):
+        raise ValueError(
+            f"seed = {seed!r} is out of bounds; use a whole number, 0 to {2**32 - 1}, or None"
+        )
 
 
 def check_sb3_options(agent: Any) -> None:

@@ -60,6 +60,11 @@ def playable_env(env: Playable | None, n_envs: int | None, seed: int | None) -> 
             f"n_envs = {n_envs} applies when env is an id; the environment given has its own"
         )
     if env is not None:
+        if not isinstance(env, gym.Env | VecEnv):
+            raise TypeError(
+                f"env = {env!r} is no environment; give an id, as 'CartPole-v1', a gymnasium.Env "
+                "that was made (the object, not its class), or a vector environment"
+            )
         check_space(env.observation_space)
         check_action_space(env.action_space)
     return env

@@ -323,9 +323,15 @@ POLICY_ALIASES: dict[str, type[nn.Module]] = {
 def policy_class(policy: str | type[MemoryActorCriticPolicy]) -> type[Any]:
     """The class of a policy's name, for SB3 takes "MlpPolicy" for one that reads no Dict.
 
-    Raises ValueError for a name that there is not, as those of sb3-contrib's `RecurrentPPO`.
+    Raises ValueError for a name that there is not, as those of sb3-contrib's `RecurrentPPO`, and
+    TypeError for a class without memory, as SB3's own.
     """
     if not isinstance(policy, str):
+        if not (isinstance(policy, type) and issubclass(policy, MemoryActorCriticPolicy)):
+            raise TypeError(
+                f"policy = {policy!r} has no memory; use 'MlpPolicy', or a class of your own that "
+                "is derived from MemoryActorCriticPolicy"
+            )
         return policy
     if policy not in POLICY_ALIASES:
         raise ValueError(

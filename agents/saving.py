@@ -52,6 +52,11 @@ class SavedAlgorithm(OnPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> Self:
         """SB3's `learn`. A value that is not finite stops it with the model saved."""
+        if self.env is None:
+            raise ValueError(
+                "env = None: an agent that was loaded without an environment has none to learn in; "
+                "give it to load(path, env=...) or to set_env"
+            )
         try:
             return super().learn(
                 total_timesteps,

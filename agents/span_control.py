@@ -137,7 +137,9 @@ def make_span_control(
             raise ValueError(f"target_live = {lowest:g} must be above 0, or None for no target")
         return AutoSpanControl(use_by, target_live=schedule)
     if not isinstance(span_coef, Real) or not 0 <= span_coef < math.inf:
-        raise ValueError(f"span_coef = {span_coef!r} must be 'auto' or a number of at least 0")
+        raise ValueError(
+            f"span_coef = {span_coef!r} must be 'auto' or a number of at least 0, finite"
+        )
     if target_live is not None:
         raise ValueError(
             f"target_live = {target_live} needs span_coef='auto'; a constant span_coef = "

@@ -18,6 +18,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from expire_span.agents import (
@@ -430,6 +431,15 @@ def test_unknown_names_list_the_known_ones(algorithm: Any) -> None:
         ({"target_kl": -1.0}, "target_kl = -1.0 must be above 0"),
         ({"gamma": 1.5}, "gamma = 1.5 is out of bounds; use 0 to 1"),
         ({"gae_lambda": -0.1}, "gae_lambda = -0.1 is out of bounds"),
+        ({"n_steps": 33.5}, "n_steps = 33.5 is no whole number; use an int, 1 or more"),
+        ({"n_epochs": 2.5}, "n_epochs = 2.5 is no whole number"),
+        ({"ent_coef": np.inf}, "ent_coef = inf is out of bounds; use 0 or more, a finite number"),
+        ({"vf_coef": np.nan}, "vf_coef = nan is out of bounds; use 0 or more, a finite number"),
+        ({"prediction_coef": np.inf}, "prediction_coef = inf .* a finite number"),
+        ({"span_coef": np.inf}, "span_coef = inf must be .* of at least 0, finite"),
+        ({"seed": -1}, "seed = -1 is out of bounds; use a whole number, 0 to 4294967295"),
+        ({"seed": 1.5}, "seed = 1.5 is out of bounds"),
+        ({"seed": 2**32}, "seed = 4294967296 is out of bounds"),
         ({"stats_window_size": 0}, "stats_window_size = 0 is below 1, .*use 1 or more"),
         ({"policy_kwargs": {"net_arch": [8, 0]}}, r"net_arch = \[8, 0\] has a layer below 1 unit"),
         ({"policy_kwargs": {"net_arch": {"pi": [8], "vf": [-1]}}}, "net_arch = .*-1.* use 1 or"),
@@ -459,6 +469,29 @@ def test_numbers_of_numpy_are_numbers() -> None:
 def test_an_agent_needs_an_environment() -> None:
     with pytest.raises(ValueError, match="env = None: an agent is made for an environment"):
         MemoryPPO("MlpPolicy")
+
+
+@pytest.mark.parametrize("env", [Spaces, gym.Env, 7])
+def test_what_is_no_environment_is_named(env: Any) -> None:
+    with pytest.raises(TypeError, match=r"env = .* is no environment; .* not its class"):
+        MemoryPPO("MlpPolicy", env)
+
+
+@for_both_algorithms
+def test_an_agent_loaded_without_an_environment_asks_for_one(
+    algorithm: Any, tmp_path: Path
+) -> None:
+    small(algorithm).save(tmp_path / "model")
+    loaded = algorithm.load(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"env = None: .* load\(path, env=...\) or to set_env"):
+        loaded.learn(1)
+    loaded.set_env("CartPole-v1")
+    loaded.learn(1)
+
+
+def test_a_policy_without_memory_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"ActorCriticPolicy'> has no memory; use 'MlpPolicy'"):
+        MemoryPPO(ActorCriticPolicy, "CartPole-v1")  # type: ignore[arg-type]
 
 
 def test_environments_given_have_their_own_number() -> None:
