@@ -12,6 +12,7 @@ saved.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -102,13 +103,30 @@ def _train(session: run.Session) -> int:
 def _evaluate(session: run.Session, saved: Path) -> int:
     """Play, write what came of it, and show it with the place where the model was `saved`."""
     try:
-        figures = run.report(session, run.evaluate(session))
+        evaluation = run.evaluate(session)
     except NonFiniteError as error:
         return _fail(FAILED, f"{error}. The model is saved in {saved}")
-    print_table(figures, session.directory, saved)
+    figures = run.figures_of(session, evaluation)
+    code = 0 if saved == session.directory.model else FAILED
+    try:
+        run.report(session, evaluation, figures)
+    except DiskError as error:  # what was measured can still be shown
+        code = _fail(FAILED, str(error))
+    try:
+        print_table(figures, session.directory, saved)
+    except OSError as error:
+        _discard_stdout()
+        code = _fail(FAILED, f"cannot print the results: {error.strerror}; the model is in {saved}")
     if hint := run.hint(session, figures):
         _say(hint)
-    return 0 if saved == session.directory.model else FAILED
+    return code
+
+
+def _discard_stdout() -> None:
+    """Send what stdout still holds nowhere, for Python tries to write it once more at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _say(message: str) -> None:

@@ -235,6 +235,28 @@ def test_a_full_disk_leaves_the_last_save_and_says_so(
     assert MemoryPPO.load(run_dir / "model.zip").num_timesteps == 256
 
 
+def test_what_was_measured_is_shown_though_a_picture_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FullDisk(3, monkeypatch)  # room for config.yaml, the model and evaluation.json
+    short = ["--total-timesteps", "256", "--run-dir", str(tmp_path / "run")]
+    assert main([*CORRIDOR, *QUICK, *SMALL, *short]) == 1
+    captured = capsys.readouterr()
+    assert "learning_curve.png: No space left" in captured.err and "success rate" in captured.out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_results_that_cannot_be_printed_are_told_in_one_line(tmp_path: Path) -> None:
+    short = ["--total-timesteps", "256", "--run-dir", str(tmp_path / "run")]
+    command = [sys.executable, str(ROOT / "train_rl.py"), *CORRIDOR, *QUICK, *SMALL, *short]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    model = tmp_path / "run" / "model.zip"
+    said = f"error: cannot print the results: No space left on device; the model is in {model}"
+    assert done.returncode == 1 and said in done.stderr
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+
+
 def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     script = """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import struct
 import sys
 from pathlib import Path
@@ -96,6 +98,22 @@ def test_nothing_of_it_is_imported_when_disabled(
     options = ["--wandb", "disabled", "--run-dir", str(tmp_path / "run")]
     assert main([*QUICK, *options, "--total-timesteps", "256"]) == 0
     assert not (tmp_path / "run" / "wandb").exists()
+
+
+def test_a_full_disk_at_the_end_of_a_run_is_told_beside_the_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr(wandb, "Image", full)
+    run_dir = tmp_path / "run"
+    assert main([*QUICK, "--total-timesteps", "256", "--run-dir", str(run_dir)]) == 1
+    captured = capsys.readouterr()
+    assert f"error: cannot write {run_dir / 'wandb'}" in captured.err
+    assert "No space left on device; wandb gets nothing more" in captured.err
+    assert "success rate" in captured.out and (run_dir / "retention.png").exists()
 
 
 def test_online_without_an_account_says_what_to_do(

@@ -197,22 +197,23 @@ def evaluate(session: Session) -> Evaluation:
         vec_env.close()
 
 
-def report(session: Session, evaluation: Evaluation) -> dict[str, Any]:
-    """Write evaluation.json and the pictures, and complete the wandb run. Returns the figures.
-
-    Raises DiskError.
-    """
-    config, directory = session.config, session.directory
-    steps = session.model.num_timesteps
-    figures = evaluation.figures() | {
+def figures_of(session: Session, evaluation: Evaluation) -> dict[str, Any]:
+    """What evaluation.json says: the evaluation's figures, and those of the run."""
+    config = session.config
+    return evaluation.figures() | {
         "env": config.env,
         "memory": config.memory,
         "algo": config.algo,
         "seed": config.seed,
-        "env_steps": steps,
+        "env_steps": session.model.num_timesteps,
         "env_steps_per_second": _steps_per_second(session),
         "seconds": round(session.seconds, 2),
     }
+
+
+def report(session: Session, evaluation: Evaluation, figures: dict[str, Any]) -> None:
+    """Write evaluation.json and the pictures, and complete the wandb run. Raises DiskError."""
+    config, directory = session.config, session.directory
     directory.write_evaluation(figures)
     title = f"{config.env}, {config.memory}, {config.algo}, seed {config.seed}"
     curve = plots.learning_curve(session.metrics.rows, title)
@@ -220,8 +221,7 @@ def report(session: Session, evaluation: Evaluation) -> dict[str, Any]:
     directory.write_plot(directory.retention, plots.retention(evaluation, title))
     if session.wandb is not None:
         pictures = (directory.learning_curve, directory.retention)
-        session.wandb.finish(figures, pictures, steps)
-    return figures
+        session.wandb.finish(figures, pictures, session.model.num_timesteps)
 
 
 def hint(session: Session, figures: dict[str, Any]) -> str | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from stable_baselines3.common.logger import KVWriter, filter_excluded_keys
 
 from .arguments import UserError
+from .run_directory import DiskError
 
 if TYPE_CHECKING:
     import wandb
@@ -65,10 +66,19 @@ class WandbLog(KVWriter):
         self.run.log({k: v for k, v in values.items() if isinstance(v, Real)}, step=step)
 
     def finish(self, figures: Mapping[str, Any], plots: Sequence[Path], step: int) -> None:
-        """Add the evaluation to the summary and the plots as images, and end the run."""
+        """Add the evaluation to the summary and the plots as images, and end the run.
+
+        Raises DiskError if there is no room for the plots, which wandb copies.
+        """
         import wandb
 
-        self.run.log({plot.stem: wandb.Image(str(plot)) for plot in plots}, step=step)
+        try:
+            self.run.log({plot.stem: wandb.Image(str(plot)) for plot in plots}, step=step)
+        except OSError as error:
+            raise DiskError(
+                f"cannot write {self.folder}: {error.strerror}; wandb gets nothing more, and the "
+                f"pictures are in {plots[0].parent}. Free space, or use --wandb disabled"
+            ) from error
         self.run.summary.update({f"evaluation/{name}": value for name, value in figures.items()})
         self.run.finish()
         self._finished = True
