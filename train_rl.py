@@ -76,9 +76,13 @@ def _train(session: run.Session) -> int:
             interruption.signal = interruption.signal or signal.SIGINT
         except BaseException as raised:
             error = raised
-        saved = session.directory.save_model(session.model)
-    if elsewhere := saved != session.directory.model:
-        _say(f"{session.directory.path} takes no more files; the model is saved in {saved}")
+        saved = run.save(session)
+    resumes = saved.with_name("config.yaml").exists()
+    goes_on = f"; train_rl.py --resume {quoted(saved.parent)} goes on" if resumes else ""
+    if saved != session.directory.model:
+        _say(
+            f"{session.directory.path} takes no more files; the model is saved in {saved}{goes_on}"
+        )
     if isinstance(error, NonFiniteError):
         return _fail(FAILED, str(error))
     if error is not None:
@@ -89,12 +93,7 @@ def _train(session: run.Session) -> int:
     if interruption.signal is not None:
         _say(
             f"\nstopped at step {session.model.num_timesteps} of {session.config.total_timesteps}. "
-            f"The model is saved in {saved}"
-            + (
-                ""
-                if elsewhere
-                else f"; train_rl.py --resume {quoted(session.directory.path)} goes on"
-            )
+            f"The model is saved in {saved}{goes_on}"
         )
         return 128 + interruption.signal
     return _evaluate(session, saved)
@@ -117,7 +116,7 @@ def _evaluate(session: run.Session, saved: Path) -> int:
     except OSError as error:
         _discard_stdout()
         code = _fail(FAILED, f"cannot print the results: {error.strerror}; the model is in {saved}")
-    if hint := run.hint(session, figures):
+    if hint := run.hint(session, figures, saved):
         _say(hint)
     return code
 

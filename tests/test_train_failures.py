@@ -291,9 +291,13 @@ def test_without_room_in_the_run_directory_the_model_goes_elsewhere(
     short = ["--total-timesteps", "256", "--run-dir", str(tmp_path / "run")]
     assert main([*CORRIDOR, *QUICK, *SMALL, *short]) == 1
     (saved,) = tmp_path.glob("run-*/model.zip")
-    assert f"saved in {saved}" in capsys.readouterr().err
+    resume = ["--resume", str(saved.parent)]
+    said = f"saved in {saved}; train_rl.py {' '.join(resume)} goes on"
+    assert said in capsys.readouterr().err
     model = MemoryPPO.load(saved)
     assert model.num_timesteps == 256
+    assert main([*resume, "--total-timesteps", "512"]) == 0
+    assert [row[STEPS] for row in read_metrics(saved.parent / "metrics.csv")][:1] == [256]
     other = run_directory.RunDirectory(tmp_path / "run").save_model(model)  # a run of this name
     assert other != saved and other.exists()
 

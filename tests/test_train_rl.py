@@ -266,19 +266,19 @@ def test_minigrid_ids_just_work(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_an_agent_whose_likeliest_actions_fail_is_told_of(
     drawn: list[bool] | None, likeliest: float | None, deterministic: bool, hints: bool
 ) -> None:
+    saved = Path("some runs/one/model.zip")
     session: Any = SimpleNamespace(
         model=SimpleNamespace(ep_success_buffer=drawn),
         config=SimpleNamespace(eval_deterministic=deterministic, curriculum=()),
-        directory=SimpleNamespace(path="some runs/one"),
         stage=0,
     )
-    text = hint(session, {"success_rate": likeliest})
+    text = hint(session, {"success_rate": likeliest}, saved)
     assert (text is not None) == hints
     if text is not None:
         assert text.startswith("99% of the last 100 training episodes succeeded")
         assert text.endswith("--resume 'some runs/one' --no-eval-deterministic")
     session.config.curriculum = ({"n_rooms": 1}, {"n_rooms": 2})
-    text = hint(session, {"success_rate": likeliest})
+    text = hint(session, {"success_rate": likeliest}, saved)
     assert (
         text is not None and "ended in stage 0 of the curriculum, whose stages are 0 to 2" in text
     )

@@ -54,12 +54,16 @@ class MetricsCsv(KVWriter):
             self.warn = lambda _: None
             self._file, self._lacks_lines = None, True
 
-    def _write_all(self) -> None:
+    def write_copy(self, path: Path) -> None:
+        """Write all lines, those that are only in memory as well, elsewhere. Raises OSError."""
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self.keys)
         writer.writeheader()
         writer.writerows(self.rows)
-        write_whole(self.path, text.getvalue().encode())
+        write_whole(path, text.getvalue().encode())
+
+    def _write_all(self) -> None:
+        self.write_copy(self.path)
         if self._file is not None:
             self._file.close()
         self._file, self._lacks_lines = self.path.open("a", newline=""), False

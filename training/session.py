@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -33,6 +35,7 @@ from .progress import Progress, ShowProgress
 from .run_directory import RunDirectory, SaveCheckpoints
 from .tensorboard_log import TensorBoardLog
 from .wandb_log import WandbLog
+from .whole_file import write_whole
 
 FAR_LESS = 0.1
 """Shortfall of success with the likeliest actions from which an agent is said to be stuck."""
@@ -170,6 +173,21 @@ def _begin_stage(session: Session, stage: int) -> None:
     model.begin_task()
 
 
+def save(session: Session) -> Path:
+    """Save the model and return where it is. If the run's folder takes no more, that is a new one,
+    where config.yaml and metrics.csv join it as far as they can, so that --resume takes it.
+
+    Raises DiskError if the model could be written nowhere.
+    """
+    saved = session.directory.save_model(session.model)
+    if saved != session.directory.model:
+        rescued = RunDirectory(saved.parent)
+        with contextlib.suppress(OSError):
+            write_whole(rescued.config, session.directory.config.read_bytes())
+            session.metrics.write_copy(rescued.metrics)
+    return saved
+
+
 def evaluate(session: Session) -> Evaluation:
     """Play fresh episodes in environments of their own."""
     config = session.config
@@ -224,11 +242,11 @@ def report(session: Session, evaluation: Evaluation, figures: dict[str, Any]) ->
         session.wandb.finish(figures, pictures, session.model.num_timesteps)
 
 
-def hint(session: Session, figures: dict[str, Any]) -> str | None:
-    """What there is to say of an agent that never met the environment it was evaluated in, or that,
-    with its likeliest actions, succeeds far less often than at the end of training; None of others.
+def hint(session: Session, figures: dict[str, Any], saved: Path) -> str | None:
+    """What there is to say of the agent `saved`, if it never met the environment it was evaluated
+    in, or, with its likeliest actions, succeeds far less often than at the end of training.
     """
-    last, folder = len(session.config.curriculum), quoted(session.directory.path)
+    last, folder = len(session.config.curriculum), quoted(saved.parent)
     if session.stage < last:
         return (
             f"training ended in stage {session.stage} of the curriculum, whose stages are 0 to "
