@@ -77,8 +77,7 @@ def _train(session: run.Session) -> int:
         except BaseException as raised:
             error = raised
         saved = run.save(session)
-    resumes = saved.with_name("config.yaml").exists()
-    goes_on = f"; train_rl.py --resume {quoted(saved.parent)} goes on" if resumes else ""
+    goes_on = _resuming(saved, "goes on")
     if saved != session.directory.model:
         _say(
             f"{session.directory.path} takes no more files; the model is saved in {saved}{goes_on}"
@@ -101,10 +100,18 @@ def _train(session: run.Session) -> int:
 
 def _evaluate(session: run.Session, saved: Path) -> int:
     """Play, write what came of it, and show it with the place where the model was `saved`."""
-    try:
-        evaluation = run.evaluate(session)
-    except NonFiniteError as error:
-        return _fail(FAILED, f"{error}. The model is saved in {saved}")
+    kept = f"the model is saved in {saved}{_resuming(saved, 'evaluates again')}"
+    with Interruption(_say, at_once=True) as interruption:
+        try:
+            evaluation = run.evaluate(session)
+        except NonFiniteError as error:
+            return _fail(FAILED, f"{error}; {kept}")
+        except KeyboardInterrupt:
+            _say(f"\nevaluation stopped; {kept}")
+            return 128 + (interruption.signal or signal.SIGINT)
+        except BaseException:
+            _say(f"evaluation failed; {kept}")
+            raise
     figures = run.figures_of(session, evaluation)
     code = 0 if saved == session.directory.model else FAILED
     try:
@@ -119,6 +126,12 @@ def _evaluate(session: run.Session, saved: Path) -> int:
     if hint := run.hint(session, figures, saved):
         _say(hint)
     return code
+
+
+def _resuming(saved: Path, does: str) -> str:
+    """What --resume does with a saved model, if config.yaml, which it needs, lies beside it."""
+    resumes = saved.with_name("config.yaml").exists()
+    return f"; train_rl.py --resume {quoted(saved.parent)} {does}" if resumes else ""
 
 
 def _discard_stdout() -> None:

@@ -20,13 +20,15 @@ class Interruption(BaseCallback):
     """A callback that stops training after the step at which one of `SIGNALS` came.
 
     Used as a context manager: signals are handled inside only. A second one acts at once, by
-    KeyboardInterrupt, further ones not at all; nor does any after `defer`. Under nohup SIGHUP stays
-    ignored. Attribute: `signal`, the first number received, or None.
+    KeyboardInterrupt, further ones not at all; nor does any after `defer`. With `at_once` the first
+    does so, and no other. Under nohup SIGHUP stays ignored. Attribute: `signal`, the first number
+    received, or None.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], at_once: bool = False) -> None:
         super().__init__()
         self.say = say
+        self.at_once = at_once
         self.signal: int | None = None
         self._again = False
         self._deferred = False
@@ -58,6 +60,9 @@ class Interruption(BaseCallback):
     def _received(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:
             self.signal = number
+            if self.at_once:
+                self._again = True
+                raise KeyboardInterrupt
             if self._deferred:
                 self.say("\nstopping once the model is saved")
             else:
