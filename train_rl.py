@@ -103,8 +103,8 @@ def _evaluate(session: run.Session, saved: Path) -> int:
     kept = f"the model is saved in {saved}{_resuming(saved, 'evaluates again')}"
     with Interruption(_say, at_once=True) as interruption:
         try:
-            evaluation = run.evaluate(session)
-        except NonFiniteError as error:
+            evaluation = run.evaluate(session, _say)
+        except (NonFiniteError, run.EndlessError) as error:
             return _fail(FAILED, f"{error}; {kept}")
         except KeyboardInterrupt:
             _say(f"\nevaluation stopped; {kept}")

@@ -23,11 +23,10 @@ from expire_span.agents import MemoryPPO
 from expire_span.agents.checks import CheckpointError, NonFiniteError, check_checkpoint
 from expire_span.train_rl import _train, main
 from expire_span.training import metrics_csv, run_directory
-from expire_span.training import session as session_module
 from expire_span.training.arguments import parse
 from expire_span.training.metrics_csv import STEPS, MetricsCsv, read_metrics
 from expire_span.training.run_directory import SaveCheckpoints
-from expire_span.training.session import Session, close, open_session
+from expire_span.training.session import close, open_session
 from expire_span.training.tensorboard_log import TensorBoardLog
 from expire_span.training.whole_file import write_whole
 
@@ -158,55 +157,6 @@ def test_values_that_are_not_finite_end_training_with_the_model_saved(
     assert f"The model is saved in {run_dir}" in capsys.readouterr().err
     assert MemoryPPO.load(run_dir / "model.zip").num_timesteps == 256
     assert MemoryPPO.load(run_dir / "rescued_model.zip").num_timesteps == 256
-
-
-def test_values_that_are_not_finite_in_evaluation_are_told_with_the_model_saved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail(session: Session) -> None:
-        raise NonFiniteError("evaluation failed: reward = nan")
-
-    monkeypatch.setattr(session_module, "evaluate", fail)
-    run_dir = tmp_path / "run"
-    assert main([*CORRIDOR, *QUICK, *SMALL, "--run-dir", str(run_dir)]) == 1
-    said = capsys.readouterr().err
-    assert f"reward = nan; the model is saved in {run_dir / 'model.zip'}" in said
-
-
-def test_an_error_of_the_environment_in_evaluation_is_told_with_the_model_saved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail(session: Session) -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(session_module, "evaluate", fail)
-    run_dir = tmp_path / "run"
-    with pytest.raises(ZeroDivisionError):
-        main([*CORRIDOR, *QUICK, *SMALL, "--run-dir", str(run_dir)])
-    said = f"evaluation failed; the model is saved in {run_dir / 'model.zip'}; train_rl.py"
-    assert f"{said} --resume {run_dir} evaluates again" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_evaluation_that_is_told_to_end_says_that_the_model_is_saved(
-    number: signal.Signals,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    request: pytest.FixtureRequest,
-) -> None:
-    def told(session: Session) -> None:
-        signal.raise_signal(number)
-        raise AssertionError("the signal did nothing")
-
-    before = signal.signal(number, signal.default_int_handler)  # tests may run under nohup
-    request.addfinalizer(lambda: signal.signal(number, before))
-    monkeypatch.setattr(session_module, "evaluate", told)
-    run_dir = tmp_path / "run"
-    short = ["--total-timesteps", "256", "--run-dir", str(run_dir)]
-    assert main([*CORRIDOR, *QUICK, *SMALL, *short]) == 128 + number
-    said = f"evaluation stopped; the model is saved in {run_dir / 'model.zip'}; train_rl.py"
-    assert f"{said} --resume {run_dir} evaluates again" in capsys.readouterr().err
 
 
 def test_weights_that_diverged_leave_the_last_save(

@@ -43,6 +43,13 @@ FAR_LESS = 0.1
 MAX_EVALUATION_ENVS = 100
 """Environments an evaluation plays side by side, at most one per episode."""
 
+PATIENCE = 10_000
+"""Steps in which an environment has to end an episode, in training or else in the evaluation."""
+
+
+class EndlessError(RuntimeError):
+    """No episode of the environment ends, so that none can be evaluated."""
+
 
 @dataclass
 class Session:
@@ -188,15 +195,31 @@ def save(session: Session) -> Path:
     return saved
 
 
-def evaluate(session: Session) -> Evaluation:
-    """Play fresh episodes in environments of their own."""
+def evaluate(session: Session, say: Callable[[str], None]) -> Evaluation:
+    """Play fresh episodes in environments of their own.
+
+    Raises: EndlessError if neither training nor `PATIENCE` steps saw the end of an episode.
+    """
     config = session.config
+    wait = _steps_to_wait(session)
+    waiting = wait is not None
+    if wait:
+        say(f"no episode ended in training; evaluation waits {wait} steps for the end of one")
+    elif waiting:
+        raise _endless(session, 0)
     n_envs = min(MAX_EVALUATION_ENVS, config.eval_episodes)
     seed = fresh_seed(config.seed, EVALUATION_STREAM)
     vec_env = make_vec_env(config.env, n_envs, seed, config.env_kwargs)
     progress = Progress("evaluation", config.eval_episodes, "episodes") if config.progress else None
 
+    steps = 0
+
     def show(episodes: int) -> None:
+        nonlocal steps, waiting
+        steps += 1
+        waiting = waiting and not episodes
+        if waiting and steps == wait:
+            raise _endless(session, steps)
         if progress is not None and episodes:
             progress.advance(episodes)
             progress.say()
@@ -213,6 +236,24 @@ def evaluate(session: Session) -> Evaluation:
         if progress is not None:
             progress.close()
         vec_env.close()
+
+
+def _steps_to_wait(session: Session) -> int | None:
+    """Steps after which an evaluation without the end of an episode is given up; None, for ever, if
+    episodes ended in training, or nothing is left that would say so."""
+    rows = session.metrics.rows
+    if not rows or any("rollout/ep_len_mean" in row for row in rows):
+        return None
+    return max(0, PATIENCE - session.model.num_timesteps // session.model.n_envs)
+
+
+def _endless(session: Session, steps: int) -> EndlessError:
+    trained = session.model.num_timesteps // session.model.n_envs
+    return EndlessError(
+        f"no episode ended in {trained} steps of training and {steps} of evaluation, as many in "
+        f"each environment: {session.config.env} cannot be evaluated. Give it a time limit, as by "
+        "max_episode_steps of gymnasium.register"
+    )
 
 
 def figures_of(session: Session, evaluation: Evaluation) -> dict[str, Any]:
