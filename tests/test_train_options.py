@@ -178,6 +178,7 @@ def test_options_survive_the_way_through_config_yaml(tmp_path: Path) -> None:
             ["rms_prop_eps = 0.0 must be above 0"],
         ),
         (["--device", "meta"], ["device = meta cannot be used here", "use cpu or auto"]),
+        (["--threads", "5000"], ["threads = 5000 is above the", "use 1 to"]),
         (["--device", "xpu"], ["device = xpu cannot be used here"]),
         (["--memory", "lstm", "--use-by", "influence"], ["use_by = influence changes nothing"]),
         (["--memory", "gru", "--span-coef", "0.1"], ["memory = gru, which learns no spans"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], N
     Raises: UserError if what was asked for cannot be done; DiskError if the folder takes no file.
     """
     _check_device(config.device)
+    _check_threads(config.threads)
     torch.set_num_threads(config.threads)
     try:
         if config.resume is None:
@@ -104,6 +106,14 @@ def _check_device(device: str) -> None:
         raise UserError(
             f"device = {device} cannot be used here: {reason}; use cpu or auto"
         ) from None
+
+
+def _check_threads(threads: int) -> None:
+    cores = os.cpu_count()
+    if cores is not None and threads > cores:  # thousands of threads end the process
+        raise UserError(
+            f"threads = {threads} is above the {cores} CPU cores of this machine; use 1 to {cores}"
+        )
 
 
 def _open_logs(
