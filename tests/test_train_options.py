@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 import torch
 import yaml
@@ -217,6 +218,30 @@ def test_wrong_options_are_explained(
         assert words in captured.err
     assert "Traceback" not in captured.err and not captured.out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "error,says",
+    [
+        (FileNotFoundError("/data/levels.bin"), "FileNotFoundError: /data/levels.bin"),
+        (RuntimeError("no display"), "RuntimeError: no display"),
+        (ValueError("size = 3 is even"), "ValueError: size = 3 is even"),
+        (KeyError("level"), "KeyError: 'level'"),
+        (AssertionError(), "AssertionError"),
+        (AttributeError("no such thing"), "AttributeError: no such thing"),
+        (TypeError("not a number"), "TypeError: not a number"),
+    ],
+)
+def test_what_an_environment_raises_when_made_is_told_with_its_id(
+    error: Exception, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: Any) -> Any:
+        raise error
+
+    spec = gymnasium.envs.registration.EnvSpec("Unmade-v0", entry_point=fail)
+    monkeypatch.setitem(gymnasium.registry, "Unmade-v0", spec)
+    assert main(["--env", "Unmade-v0"]) == 2
+    assert f"error: Unmade-v0 could not be made: {says}" in capsys.readouterr().err
 
 
 def test_values_are_read_as_they_were_written() -> None:

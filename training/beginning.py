@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.vec_env import VecEnv
@@ -94,16 +96,29 @@ def _make_stage(config: AnyConfig, stage: int, n_envs: int) -> VecEnv:
     env_kwargs = stages_of(config)[stage]
     try:
         return make_vec_env(config.env, n_envs, config.seed, env_kwargs)
-    except TypeError as e:  # which may not say which argument it is about
+    except Exception as e:  # an environment may raise anything
+        if isinstance(e, ValueError) and not _is_registered(config.env):
+            raise  # which says what is wrong with the id
+        problem = _problem(config.env, env_kwargs, e)
+        if stage < len(config.curriculum):
+            problem += (
+                f"; this is stage {stage} of the curriculum, {env_kwargs}. Give another "
+                "--curriculum, or none: --curriculum --curriculum-steps None"
+            )
+        raise UserError(problem) from e
+
+
+def _is_registered(env_id: str) -> bool:
+    return env_id.rpartition(":")[2] in gymnasium.registry
+
+
+def _problem(env_id: str, env_kwargs: dict[str, Any], error: Exception) -> str:
+    """Why an environment could not be made, in words for the command line."""
+    if isinstance(error, TypeError) and env_kwargs:  # it may not say which argument it is about
         given = ", ".join(f"{name} = {value!r}" for name, value in env_kwargs.items())
-        raise UserError(f"{config.env} does not take {given or 'what it was given'}: {e}") from e
-    except ValueError as e:
-        if stage == len(config.curriculum):
-            raise
-        raise UserError(
-            f"{e}; this is stage {stage} of the curriculum, {env_kwargs}. Give another "
-            "--curriculum, or none: --curriculum --curriculum-steps None"
-        ) from e
+        return f"{env_id} does not take {given}: {error}"
+    said = "".join(traceback.format_exception_only(error)).strip()
+    return f"{env_id} could not be made: {said}"
 
 
 def _take_weights(model: MemoryOnPolicyAlgorithm, source: RunDirectory) -> None:
