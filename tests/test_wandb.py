@@ -116,6 +116,14 @@ def test_a_full_disk_at_the_end_of_a_run_is_told_beside_the_results(
     assert "success rate" in captured.out and (run_dir / "retention.png").exists()
 
 
+def test_a_project_that_wandb_refuses_is_to_be_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*QUICK, "--wandb-project", "a/b", "--run-dir", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert "'a/b'" in said and "another --wandb-project" in said and "--wandb offline" not in said
+
+
 def test_online_without_an_account_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

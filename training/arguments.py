@@ -247,6 +247,7 @@ def _refuse_unused(argv: Sequence[str], config: AnyConfig) -> None:
         (not use_rms_prop, ("rms_prop_eps",), "use_rms_prop = False"),
         (use_rms_prop, ("adam_eps",), "use_rms_prop = True"),
         (not config.curriculum, ("curriculum_steps", "curriculum_success"), "no curriculum"),
+        (config.wandb == "disabled", ("wandb_project",), "wandb = disabled"),
     )
     for unused, names, reason in rules:
         for name in names:

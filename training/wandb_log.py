@@ -48,10 +48,13 @@ class WandbLog(KVWriter):
                 ),
             )
         except wandb.Error as error:
-            raise UserError(
-                f"wandb = {mode}: {error}; use --wandb offline, which needs no account, or "
-                "--wandb disabled"
-            ) from None
+            if "project name" in str(error):
+                way_out = "choose another --wandb-project"
+            elif mode == "online":
+                way_out = "use --wandb offline, which needs no account, or --wandb disabled"
+            else:
+                way_out = "use --wandb disabled"
+            raise UserError(f"wandb = {mode}: {error}; {way_out}") from None
 
     @property
     def folder(self) -> Path:
