@@ -56,6 +56,18 @@ def test_a_folder_that_holds_something_is_refused(
     assert {path: path.stat().st_mtime_ns for path in finished.iterdir()} == before
 
 
+def test_a_folder_of_other_files_is_not_taken_for_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs").touch()
+    assert main([*CORRIDOR, *QUICK, "--run-dir", str(tmp_path)]) == 2
+    assert "is not empty" in (text := capsys.readouterr().err) and "--resume" not in text
+    monkeypatch.chdir(tmp_path)
+    assert main([*CORRIDOR, *QUICK]) == 2
+    said = capsys.readouterr().err
+    assert "run_dir = runs/Corridor-v0-" in said and "cannot be made: Not a directory" in said
+
+
 def test_ctrl_c_saves_what_was_trained(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     long = ["--total-timesteps", "100000000", "--run-dir", str(run_dir)]

@@ -197,6 +197,17 @@ def test_resume_refuses_what_it_cannot_change(
 ) -> None:
     assert main(["--resume", str(finished), "--learning-rate", "1"]) == 2
     assert "learning_rate = 1.0 differs from 0.001" in capsys.readouterr().err
+    assert main(["--resume", str(finished), "--run-dir", "elsewhere"]) == 2
+    said = f"run_dir = elsewhere is another folder than {finished}, where --resume goes on"
+    assert said in capsys.readouterr().err
+
+
+def test_resume_takes_the_folder_itself_as_the_one_to_write(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished.parent)
+    config = parse(["--resume", str(finished), "--run-dir", finished.name])
+    assert config.resume == finished
 
 
 def test_a_run_begins_with_the_weights_of_another(finished: Path, tmp_path: Path) -> None:
@@ -222,7 +233,8 @@ def test_weights_that_do_not_fit_are_refused(
     assert main([*new, "--algo", "a2c", "--weights-from", str(finished)]) == 2
     assert "saved by MemoryPPO" in capsys.readouterr().err
     assert main([*new, "--weights-from", "nowhere"]) == 2
-    assert "no checkpoint nowhere/model.zip" in capsys.readouterr().err
+    said = "no checkpoint nowhere/model.zip; give the folder of a run"
+    assert said in capsys.readouterr().err
     assert not run_dir.exists()
 
 

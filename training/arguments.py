@@ -83,7 +83,12 @@ def parse(argv: Sequence[str]) -> AnyConfig:
             "one; give one of them"
         )
     source = choices.source
-    saved = _read_config(source) if source is not None else {}
+    advice = (
+        "give the config.yaml of an earlier run"
+        if choices.resume is None
+        else "--resume takes the folder of an earlier run, in which a config.yaml lies"
+    )
+    saved = _read_config(source, advice) if source is not None else {}
     config = _parse_all(choices, saved, argv)
     _refuse_unused(argv, config)
     if choices.resume is not None:
@@ -170,9 +175,8 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    """The sections of a config.yaml."""
-    advice = "give the config.yaml of an earlier run"
+def _read_config(path: Path, advice: str) -> dict[str, Any]:
+    """The sections of a config.yaml; `advice` is what to give if it is none."""
     try:
         data = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -221,9 +225,15 @@ def _refuse_changes(saved: AnyConfig, config: AnyConfig) -> None:
     before, after = as_sections(saved), as_sections(config)
     folder = config.resume
     assert folder is not None
+    if config.run_dir is not None and config.run_dir.resolve() != folder.resolve():
+        raise UserError(
+            f"run_dir = {config.run_dir} is another folder than {folder}, where --resume goes on; "
+            "leave it out"
+        )
+    changeable = (*CHANGEABLE_ON_RESUME, "run_dir")
     for section in SECTIONS:
         for name, value in after[section].items():
-            if value != before[section][name] and name not in CHANGEABLE_ON_RESUME:
+            if value != before[section][name] and name not in changeable:
                 raise UserError(
                     f"{name} = {value} differs from {before[section][name]}, with which the run "
                     f"was trained; --resume can change {', '.join(CHANGEABLE_ON_RESUME)} only. "

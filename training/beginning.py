@@ -128,7 +128,12 @@ def _take_weights(model: MemoryOnPolicyAlgorithm, source: RunDirectory) -> None:
         parameters = load_from_zip_file(source.model, device=model.device, load_data=False)[1]
         weights: Any = parameters["policy"]
         model.policy.load_state_dict(weights)
-    except (CheckpointError, FileNotFoundError) as error:
+    except FileNotFoundError:
+        raise UserError(
+            f"--weights-from {source.path}: there is no checkpoint {source.model}; give the folder "
+            "of a run that has one"
+        ) from None
+    except CheckpointError as error:
         raise UserError(f"--weights-from {source.path}: {error}") from None
     except RuntimeError as error:  # torch's, a line for each weight
         reason = str(error).splitlines()[1].strip()

@@ -67,9 +67,11 @@ class RunDirectory:
         path = config.run_dir
         if path is not None and path.is_dir():
             if any(file.name not in ("wandb", LOCK) for file in path.iterdir()):
+                is_run = (path / "config.yaml").exists()
+                go_on = f"go on with that run by --resume {quoted(path)}, or " if is_run else ""
                 raise UserError(
-                    f"run_dir = {path} is not empty; go on with that run by --resume "
-                    f"{quoted(path)}, or give another --run-dir, or none for a new one under runs/"
+                    f"run_dir = {path} is not empty; {go_on}give another --run-dir, or none for a "
+                    "new one under runs/"
                 )
         try:
             if path is None:
@@ -78,7 +80,8 @@ class RunDirectory:
                 path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"run_dir = {path} cannot be made: {error.strerror}; give another --run-dir"
+                f"run_dir = {path or error.filename} cannot be made: {error.strerror}; give "
+                "another --run-dir"
             ) from None
         directory = cls(path)
         directory.lock()
