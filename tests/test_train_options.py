@@ -190,6 +190,10 @@ def test_options_survive_the_way_through_config_yaml(tmp_path: Path) -> None:
         (["--algo", "a2c", "--use-rms-prop", "--adam-eps", "1e-3"], ["use_rms_prop = True"]),
         (["--curriculum-steps", "9"], ["curriculum_steps = 9 changes nothing with no curriculum"]),
         (["--wandb", "disabled", "--wandb-project", "a"], ["wandb_project = a changes nothing"]),
+        (
+            ["--env", "CartPole-v1", "--preset", "portal"],
+            ["does not take n_rooms = 3", "comes from preset = portal", "--preset none goes"],
+        ),
         (["--curriculum_success", "0.8"], ["curriculum_success = 0.8 changes nothing"]),
         (["--width", "10", "--n-heads", "4"], ["width"]),
         (["--device", "abacus"], ["abacus"]),

@@ -21,6 +21,7 @@ from .arguments import UserError, quoted
 from .config import ALGORITHMS, AnyConfig
 from .curriculum import stage_reached, stages_of
 from .metrics_csv import Row, read_metrics
+from .presets import PRESETS, AlgorithmPreset
 from .run_directory import RunDirectory
 
 TRAINING_STREAM, EVALUATION_STREAM = 1, 2
@@ -100,7 +101,13 @@ def _make_stage(config: AnyConfig, stage: int, n_envs: int) -> VecEnv:
         if isinstance(e, ValueError) and not _is_registered(config.env):
             raise  # which says what is wrong with the id
         problem = _problem(config.env, env_kwargs, e)
-        if stage < len(config.curriculum):
+        of_preset = [name for name in _arguments_of_preset(config) if f"'{name}'" in str(e)]
+        if of_preset:
+            problem += (
+                f"; {of_preset[0]} comes from preset = {config.preset}, made for other "
+                "environments: --preset none goes without"
+            )
+        elif stage < len(config.curriculum) and not isinstance(e, TypeError):
             problem += (
                 f"; this is stage {stage} of the curriculum, {env_kwargs}. Give another "
                 "--curriculum, or none: --curriculum --curriculum-steps None"
@@ -110,6 +117,14 @@ def _make_stage(config: AnyConfig, stage: int, n_envs: int) -> VecEnv:
 
 def _is_registered(env_id: str) -> bool:
     return env_id.rpartition(":")[2] in gymnasium.registry
+
+
+def _arguments_of_preset(config: AnyConfig) -> set[str]:
+    """Names of the environment's arguments that the preset gives, in all stages."""
+    run = PRESETS[config.preset or "none"].algorithms.get(config.algo, AlgorithmPreset()).run
+    given = [run.get("env_kwargs", {}), *run.get("curriculum", ())]
+    used = [config.env_kwargs, *config.curriculum]
+    return {name for arguments in given if arguments in used for name in arguments}
 
 
 def _problem(env_id: str, env_kwargs: dict[str, Any], error: Exception) -> str:
