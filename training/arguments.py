@@ -108,6 +108,7 @@ def _parse_all(choices: _Choices, saved: dict[str, Any], argv: Sequence[str]) ->
             f"preset = {given} does nothing beside {choices.source}, whose options come first; "
             "leave --preset out, or begin without the file"
         )
+    _refuse_of_others(argv, algo, memory)
     preset = known("preset", given or run.get("preset") or preset_for(env), PRESETS)
     values = PRESETS[preset].algorithms.get(algo, AlgorithmPreset())
 
@@ -242,10 +243,37 @@ def _refuse_changes(saved: AnyConfig, config: AnyConfig) -> None:
                 )
 
 
+def _given(argv: Sequence[str]) -> set[str]:
+    """Names of the options on a command line, as in Python."""
+    return {word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--")}
+
+
+def _refuse_of_others(argv: Sequence[str], algo: str, memory: str) -> None:
+    """Raise UserError for an option on the command line that only algorithms or memories have that
+    were not chosen."""
+    algorithms = {name: _names(kind.options) for name, kind in ALGORITHMS.items()}
+    memories = {name: _names(kind.config) for name, kind in MEMORIES.items()}
+    has = _names(TrainConfig) | algorithms[algo] | memories[memory]
+    for name in sorted(_given(argv)):
+        option = name.removeprefix("no_")
+        if option in has:
+            continue
+        for what, chosen, kinds in (("algo", algo, algorithms), ("memory", memory, memories)):
+            if others := [kind for kind, names in kinds.items() if option in names]:
+                raise UserError(
+                    f"{what} = {chosen} has no option --{name.replace('_', '-')}; leave it out, or "
+                    f"choose what has it: --{what} {' or '.join(others)}"
+                )
+
+
+def _names(options: Any) -> set[str]:
+    return {field.name for field in fields(options)}
+
+
 def _refuse_unused(argv: Sequence[str], config: AnyConfig) -> None:
     """Raise UserError for an option on the command line that, beside the others, changes nothing.
     Those of presets and files may be for another memory or algorithm."""
-    given = {word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--")}
+    given = _given(argv)
     options = vars(config) | vars(config.algorithm)
     has_spans = any(field.name == "max_span" for field in fields(config.memory_options))
     use_rms_prop = options.get("use_rms_prop", False)
