@@ -152,6 +152,8 @@ def test_options_survive_the_way_through_config_yaml(tmp_path: Path) -> None:
         (["--env-kwargs", "max_length=2"], ["max_length = 2", "min_length = 3"]),
         (["--env-kwargs", "max_length=two"], ["max_length = 'two' must be a whole number"]),
         (["--env-kwargs", "red"], ["name=value"]),
+        (["--env-kwargs", "max_length=8", "max_length=9"], ["max_length = 9 was given as 8"]),
+        (["--curriculum", "max_length=8,max_length=9"], ["max_length = 9 was given as 8"]),
         (["--env-kwargs", "max_length=[8"], ["'max_length=[8'", "is not YAML"]),
         (["--curriculum", "max_length='8"], ["is not YAML"]),
         (["--max-spam", "3"], ["--max-spam", "--max-span"]),

@@ -30,11 +30,13 @@ for _cls in (_Loader, _Dumper):  # the dumper quotes text that would be read as 
 
 def parse_assignments(words: Sequence[str]) -> dict[str, Any]:
     """{"max_length": 30} from ["max_length=30"]. Raises ValueError."""
-    values = {}
+    values: dict[str, Any] = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not (name and equals):
             raise ValueError(f"{word!r} is not of the form name=value, as in max_length=30")
+        if name in values:
+            raise ValueError(f"{name} = {value} was given as {values[name]} before; leave one out")
         try:
             values[name] = yaml.load(value, _Loader)
         except (yaml.YAMLError, ValueError):
