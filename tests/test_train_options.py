@@ -166,6 +166,10 @@ def test_options_survive_the_way_through_config_yaml(tmp_path: Path) -> None:
         (["--algo", "a2c", "--clip-range=1"], ["algo = a2c has no option --clip-range"]),
         (["--max-span", "-1"], ["max_span = -1", "above 0"]),
         (["--n-envs", "0"], ["n_envs = 0", "use 1 or more"]),
+        (
+            ["--preset", "none", "--n-steps", "8", "--n-envs", "4", "--batch-size", "1000"],
+            ["batch_size = 1000 is above the 32 transitions of a rollout", "use 32 or less"],
+        ),
         (["--batch-size", "100"], ["batch_size = 100", "n_steps = 128"]),
         (["--span-coef", "-1"], ["span_coef = -1"]),
         (["--adam-eps", "0"], ["adam_eps = 0.0 must be above 0"]),

@@ -91,6 +91,7 @@ def parse(argv: Sequence[str]) -> AnyConfig:
     saved = _read_config(source, advice) if source is not None else {}
     config = _parse_all(choices, saved, argv)
     _refuse_unused(argv, config)
+    _refuse_large_batch(argv, config)
     if choices.resume is not None:
         _refuse_changes(_parse_all(choices, saved, ["--resume", str(choices.resume)]), config)
     return config
@@ -293,3 +294,15 @@ def _refuse_unused(argv: Sequence[str], config: AnyConfig) -> None:
                 raise UserError(
                     f"{name} = {options[name]} changes nothing with {reason}; leave it out"
                 )
+
+
+def _refuse_large_batch(argv: Sequence[str], config: AnyConfig) -> None:
+    """Raise UserError for a minibatch on the command line that is larger than a rollout. That of a
+    preset is for its own number of environments, and may be all of a smaller rollout."""
+    size = getattr(config.algorithm, "batch_size", None)
+    rollout = config.n_envs * config.algorithm.n_steps
+    if "batch_size" in _given(argv) and size is not None and size > rollout:
+        raise UserError(
+            f"batch_size = {size} is above the {rollout} transitions of a rollout, n_envs = "
+            f"{config.n_envs} times n_steps = {config.algorithm.n_steps}; use {rollout} or less"
+        )
