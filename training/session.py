@@ -44,8 +44,9 @@ FAR_LESS = 0.1
 MAX_EVALUATION_ENVS = 100
 """Environments an evaluation plays side by side, at most one per episode."""
 
-PATIENCE = 10_000
-"""Steps in which an environment has to end an episode, in training or else in the evaluation."""
+PATIENCE = 100_000
+"""Steps in which an environment has to end an episode, in training or else in the evaluation: more
+than the longest that are ours take, corridors of 10,000 cells with 40,020."""
 
 
 class EndlessError(RuntimeError):
