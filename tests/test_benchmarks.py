@@ -135,9 +135,10 @@ def retention_row(folder: Path, name: str, *rows: str) -> list[str]:
     runs, out = folder / "runs", folder / "docs" / "table.md"
     runs.mkdir()
     text = "\n".join(["steps,success,cue_recall,live,success_drawn", *rows]) + "\n"
-    (runs / f"{name}_0.csv").write_text(text)
+    (runs / f"30_{name}_0.csv").write_text(text)  # corridors of up to 30 cells
     module.write_table(module.Options(runs=runs, out=out))
     assert out.with_suffix(".png").stat().st_size > 10_000
+    assert "U(3,30)" in out.read_text() and "(table.png)" in out.read_text()
     return cells(out.read_text(), name)
 
 
