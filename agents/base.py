@@ -31,7 +31,8 @@ from .environments import Playable, playable_env
 from .episode_returns import EpisodeReturns, is_monitored
 from .extractors import ObservationExtractor
 from .learning import LearningAlgorithm
-from .policy import POLICY_ALIASES, MemoryActorCriticPolicy, policy_class
+from .policy import MemoryActorCriticPolicy
+from .policy_names import POLICY_ALIASES, policy_class
 from .retention import RetentionTracker
 from .return_scale import ReturnScale
 from .rollout import MemoryRolloutBuffer, cut_episodes

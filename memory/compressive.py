@@ -116,10 +116,8 @@ class Compressive(TransformerMemory):
     def __init__(self, dim_in: int, config: CompressiveConfig) -> None:
         super().__init__(dim_in, config)
         self.window, self.group = config.window, config.compression
-        self.n_compressed, self.reconstruction_coef = (
-            config.n_compressed,
-            config.reconstruction_coef,
-        )
+        self.n_compressed = config.n_compressed
+        self.reconstruction_coef = config.reconstruction_coef
         self.max_recent = self.window + self.group - 1
         self.compressors = nn.ModuleList(
             nn.Linear(self.group * self.width, self.width) for _ in range(self.n_layers)
@@ -127,9 +125,9 @@ class Compressive(TransformerMemory):
 
     def initial_state(self, batch_size: int) -> CompressiveState:
         """No memories. See `Memory.initial_state`."""
-        like, B = self.embed.weight, batch_size
-        hidden_BLSD = like.new_zeros(B, self.n_layers, 0, self.width)
-        return CompressiveState(hidden_BLSD, torch.full((B,), -1, device=like.device))
+        hidden_BLSD = self.embed.weight.new_zeros(batch_size, self.n_layers, 0, self.width)
+        step_B = torch.full((batch_size,), -1, device=hidden_BLSD.device)
+        return CompressiveState(hidden_BLSD, step_B)
 
     def live(self, state: CompressiveState) -> LiveMemories:
         """The memories the step just taken could read; a group stands for all of its steps."""
@@ -201,8 +199,7 @@ class Compressive(TransformerMemory):
         age_B1S = (own_B1 - step_BS).to(x_BE)[:, None]
         mask_B1S = log_mask(torch.ones_like(age_B1S), held_BS[:, None])
 
-        x_BD = self.embed(x_BE)
-        hidden = []
+        x_BD, hidden = self.embed(x_BE), []
         for i in range(self.n_layers):
             layer, old_BSD = self.layer(i), state.hidden_BLSD[:, i]
             z_BD = layer.norm(x_BD)
@@ -325,8 +322,8 @@ class Compressive(TransformerMemory):
         """The state after the last step: the groups it could read, and the last R steps."""
         n_groups, n_recent = self._sizes_at(keys.own_BT[:, -1])
         n_laid = n_carried + keys.groups.last_BG.shape[1]
-        birth_BG = torch.where(readable_BK, keys.birth_BK, NEVER)[:, :n_laid]
-        index_BN = birth_BG.topk(n_groups).indices.flip(1)
+        birth_BK = torch.where(readable_BK, keys.birth_BK, NEVER)
+        index_BN = birth_BK[:, :n_laid].topk(n_groups).indices.flip(1)
         index_BLND = index_BN[:, None, :, None].expand(-1, self.n_layers, -1, self.width)
         recent_BLRD = memories_BLKD[:, :, -n_recent:]
         hidden_BLSD = torch.cat([memories_BLKD.gather(2, index_BLND), recent_BLRD], 2)
@@ -334,11 +331,10 @@ class Compressive(TransformerMemory):
 
 
 def _append(slots_BN: Tensor, new_B1: Tensor, appends_B1: Tensor, size: int) -> Tensor:
-    """The last `size` slots, those that append with `new` behind. Shapes (B, N, ...). What is put
-    before the others is -1, the step of no group."""
+    """The last `size` slots, `new` behind where it appends; in front -1, the step of no group."""
     padded = torch.cat([torch.full_like(new_B1, -1), slots_BN], 1)
-    longer = torch.where(appends_B1, torch.cat([slots_BN, new_B1], 1), padded)
-    return longer[:, longer.shape[1] - size :]
+    appended = torch.cat([slots_BN, new_B1], 1)
+    return torch.where(appends_B1, appended, padded)[:, slots_BN.shape[1] + 1 - size :]
 
 
 def _reconstruction(
