@@ -16,7 +16,7 @@ from torch import Tensor
 
 from expire_span.memory import State, map_state, select_envs
 
-from .advantage_scale import LEAST_SHARE, AdvantageScale
+from .advantage_scale import LEAST_SHARE, AdvantageScale, SolvedSign
 from .checks import (
     check_advantage_options,
     check_bounds,
@@ -59,6 +59,8 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
         rewards are rare the entropy bonus would outweigh them
     :param min_lr_share: least share of `learning_rate` that is left as the advantages shrink; 1
         leaves it to the schedule
+    :param solved_by: what shrinks it: the "advantages" alone, or also how near the recent "returns"
+        are to the best
     :param n_envs: environments to make when `env` is an id (16 unless given)
     :param rescue_path: where the model is saved if training must stop for a value not finite;
         numbered if there is such a file already
@@ -87,6 +89,7 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
         prediction_coef: float = 0.0,
         scale_ent_coef: bool = False,
         min_lr_share: float = LEAST_SHARE,
+        solved_by: SolvedSign = "returns",
         n_envs: int | None = None,
         rescue_path: str = "rescued_model.zip",
         policy_kwargs: dict[str, Any] | None = None,
@@ -96,7 +99,8 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
         check_seed(seed)
         env = playable_env(env, n_envs, seed)
         self.span_coef, self.target_live, self.use_by = span_coef, target_live, use_by
-        self.advantage_scale, self.return_scale = AdvantageScale(), ReturnScale()
+        self.advantage_scale = AdvantageScale(by=solved_by)
+        self.solved_by, self.return_scale = solved_by, ReturnScale()
         self.begin_task()
         self.prediction_coef = prediction_coef
         self.scale_ent_coef, self.min_lr_share = scale_ent_coef, min_lr_share
@@ -135,7 +139,9 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
         """Raise ValueError for numbers out of bounds, and for options that do not go together."""
         check_bounds(self)
         check_sb3_options(self)
-        check_advantage_options(self.scale_ent_coef, self.min_lr_share, self.normalize_advantage)
+        check_advantage_options(
+            self.scale_ent_coef, self.min_lr_share, self.solved_by, self.normalize_advantage
+        )
 
     # ------------------------------------------------------------------------------ collecting
 
@@ -259,6 +265,7 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
     def load(cls, path: Any, env: Playable | None = None, *args: Any, **kwargs: Any) -> Any:
         """As `SavedAlgorithm.load`."""
         model = super().load(path, env, *args, **kwargs)
+        model.advantage_scale.by = model.solved_by
         if kwargs.keys() & {"span_coef", "target_live", "use_by"}:
             model.span_control = make_span_control(model.span_coef, model.target_live, model.use_by)
         return model

@@ -10,13 +10,13 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from gymnasium import spaces
 
-from .advantage_scale import LEAST_SHARE
+from .advantage_scale import LEAST_SHARE, SolvedSign
 
 LARGEST_WEIGHT = 1e12
 """Weights beyond it have diverged: sums of their products overflow single precision."""
@@ -28,7 +28,7 @@ DAMAGED = (
 )
 """What reading a damaged zip file raises, by what is damaged."""
 
-CHECKPOINT_FORMAT = 10
+CHECKPOINT_FORMAT = 11
 """Raised whenever what an agent saves changes, so that an older file is refused and not misread."""
 
 
@@ -100,9 +100,12 @@ def check_sb3_options(agent: Any) -> None:
 
 
 def check_advantage_options(
-    scale_ent_coef: bool, min_lr_share: float, normalize_advantage: bool
+    scale_ent_coef: bool, min_lr_share: float, solved_by: str, normalize_advantage: bool
 ) -> None:
     """Raise ValueError for what does not go with advantages left as they are."""
+    if solved_by not in get_args(SolvedSign):
+        known = ", ".join(get_args(SolvedSign))
+        raise ValueError(f"solved_by = {solved_by!r} is unknown; known: {known}")
     if not 0 < min_lr_share <= 1:
         raise ValueError(
             f"min_lr_share = {min_lr_share} must be above 0 and at most 1, which leaves the "
@@ -119,6 +122,11 @@ def check_advantage_options(
         raise ValueError(
             f"min_lr_share = {min_lr_share} needs normalize_advantage = True: without it the "
             "learning rate is the schedule's already; leave min_lr_share out"
+        )
+    if solved_by != "returns":
+        raise ValueError(
+            f"solved_by = {solved_by!r} needs normalize_advantage = True: without it the learning "
+            "rate is the schedule's already; leave solved_by out"
         )
 
 

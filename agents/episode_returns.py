@@ -17,6 +17,14 @@ RECENT_EPISODES = 100
 MIN_EPISODES = 20
 """Episodes before a mean return is believed."""
 
+FORGET = 0.002
+"""Share of its distance to the recent return by which the best return falls at an update."""
+
+
+def best_return(best: float, recent: float) -> float:
+    """The best of the recent mean returns; it falls slowly, so a lucky stretch is forgotten."""
+    return max(recent, best + FORGET * min(0.0, recent - best))
+
 
 def is_monitored(env: VecEnv) -> bool:
     """Whether all environments have a Monitor of SB3's, which says what their episodes earned."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from expire_span.memory import Aux, LiveMemories, State, state_bytes
 
-from .advantage_scale import AdvantageScale
+from .advantage_scale import AdvantageScale, SolvedSign
 from .checks import check_finite_gradient
 from .episode_returns import EpisodeReturns
 from .extractors import ObservationExtractor
@@ -42,6 +42,7 @@ class LearningAlgorithm(SavedAlgorithm):
     prediction_coef: float
     scale_ent_coef: bool
     min_lr_share: float
+    solved_by: SolvedSign
     _tracker: RetentionTracker | None
     _returns: EpisodeReturns | None
 
@@ -90,7 +91,7 @@ class LearningAlgorithm(SavedAlgorithm):
         do the units of values, which follow the returns, and that the agent has learned something.
         """
         self.span_control = make_span_control(self.span_coef, self.target_live, self.use_by)
-        self.advantage_scale = AdvantageScale(self.advantage_scale.has_learned)
+        self.advantage_scale = AdvantageScale(self.advantage_scale.has_learned, by=self.solved_by)
 
     def _evaluate(self, segment: Any) -> Evaluation:
         return self.policy.evaluate_rollout(

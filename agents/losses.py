@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class PolicyLoss(NamedTuple):
-    """PPO's policy loss with the figures SB3 logs beside it."""
+    """PPO's policy loss with the figures SB3 logs beside it. `approx_kl` has a gradient."""
 
     loss: Tensor
     approx_kl: Tensor
@@ -38,8 +38,8 @@ def ppo_policy_loss(
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
     loss = -torch.minimum(advantages * ratio, advantages * clipped).mean()
+    approx_kl = (ratio - 1 - log_ratio).mean()
     with torch.no_grad():
-        approx_kl = (ratio - 1 - log_ratio).mean()
         clip_fraction = ((ratio - 1).abs() > clip_range).float().mean()
     return PolicyLoss(loss, approx_kl, clip_fraction)
 

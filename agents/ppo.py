@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -41,12 +42,17 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
                                           n_steps, or None for a quarter of the environments
     ent_coef      0            0.01       what to remember shows where choices are tried
     target_kl     None         0.01       keeps a solved policy from drifting
+    kl_coef       none         0.3        where nothing is to be gained, stay with what acted
     net_arch      64, 64       none       the memory has feed-forward layers of its own
     Adam's betas  0.9, 0.999   0.9, 0.99  a shorter memory of the gradients' size
     ============= ============ ========== ==================================================
 
     Advantages are divided by no less than their largest deviation since the agent has learned
     something (`AdvantageScale`), and values learned in units of the returns (`ReturnScale`).
+
+    :param kl_coef: weight of the KL divergence from the policy that acted (eq. 8 of the source),
+        beside the clipping. Once a task is solved the right actions have no advantage left that
+        would hold them, and a single failure can turn them over where there was none
 
     Source: Schulman et al. 2017, arXiv:1707.06347.
     """
@@ -70,6 +76,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         vf_coef: float = 0.5,
         max_grad_norm: float = 0.5,
         target_kl: float | None = 0.01,
+        kl_coef: float = 0.3,
         use_sde: bool = False,
         sde_sample_freq: int = -1,
         _init_setup_model: bool = True,
@@ -81,6 +88,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         self.clip_range_vf = clip_range_vf
         self.normalize_advantage = normalize_advantage
         self.target_kl = target_kl
+        self.kl_coef = kl_coef
         super().__init__(
             policy,
             env,
@@ -103,6 +111,8 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
             raise ValueError(
                 f"n_epochs = {self.n_epochs} is below 1, and nothing is learned; use 1 or more"
             )
+        if not 0 <= self.kl_coef < math.inf:
+            raise ValueError(f"kl_coef = {self.kl_coef} is out of bounds; use 0 or more, finite")
         if self.target_kl is not None and not self.target_kl > 0:
             raise ValueError(
                 f"target_kl = {self.target_kl} must be above 0, or None for no bound on an update"
@@ -175,6 +185,8 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         value = value_loss(evaluation.values_BT, segment.returns, segment.old_values, clip_range_vf)
         entropy = entropy_loss(evaluation.entropy_BT, evaluation.log_prob_BT)
         loss = self._total_loss(policy.loss, value, entropy, evaluation)
+        if self.kl_coef:  # not 0 times a divergence that may be infinite
+            loss = loss + self.kl_coef * policy.approx_kl
         figures = torch.stack(
             [policy.loss, value, entropy, loss, policy.approx_kl, policy.clip_fraction]
         ).tolist()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from expire_span.memory import Aux, use_loss
 
-from .episode_returns import MIN_EPISODES
+from .episode_returns import MIN_EPISODES, best_return
 
 SpanCoef = float | Literal["auto"]
 UseSign = Literal["influence", "attention"]
@@ -86,8 +86,6 @@ class AutoSpanControl:
     None: as few as the return allows."""
     tolerance: float = 0.02
     """Shortfall of the recent return, as a fraction of the best, at which alpha reaches 0."""
-    forget: float = 0.002
-    """Share of the distance to the recent return by which the best falls per update."""
     best: float = -math.inf
     coef: float = 0.0
 
@@ -98,7 +96,7 @@ class AutoSpanControl:
             return
         recent = float(np.mean(returns))
         noise = float(np.std(returns)) / math.sqrt(len(returns))
-        self.best = max(recent, self.best + self.forget * min(0.0, recent - self.best))
+        self.best = best_return(self.best, recent)
         if self.target_live is not None and live_mean <= self.target_live(progress_remaining):
             return  # small enough
         allowed = self.tolerance * abs(self.best) + noise

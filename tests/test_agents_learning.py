@@ -9,6 +9,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv
 
 from expire_span.agents import MemoryPPO, make_vec_env
+from expire_span.memory import MEMORIES
 from expire_span.training.evaluation import evaluate_retention
 
 N_STEPS = 20_480
@@ -50,14 +51,25 @@ def test_a_memory_solves_the_corridor_and_its_control_without_one_does_not() -> 
     assert max(success_rates("none", {})) < 0.65
 
 
+LEAST: dict[str, dict[str, Any]] = {
+    "expire-span": {"max_span": 64, "ramp": 8},
+    "transformer-xl": {"window": 32},
+    "adaptive-span": {"max_span": 64, "ramp": 8},
+    "compressive": {"window": 16},
+}
+"""Options of memories for corridors so short."""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_solved_task_stays_solved_ten_times_as_long() -> None:
+@pytest.mark.parametrize("memory", sorted(MEMORIES.keys() - {"none"}))
+def test_a_solved_task_stays_solved_ten_times_as_long(memory: str) -> None:
     """With a learning rate that does not fall, and the retention control pressing all the time."""
     model = MemoryPPO(
         "MlpPolicy",
         corridors(seed=0),
-        memory_kwargs={"width": 32, "max_span": 64, "ramp": 8},
+        memory=memory,
+        memory_kwargs={"width": 32} | LEAST.get(memory, {}),
         n_steps=32,
         seed=0,
     )
@@ -66,4 +78,5 @@ def test_a_solved_task_stays_solved_ten_times_as_long() -> None:
         model.learn(N_STEPS, reset_num_timesteps=False)
         figures = evaluate_retention(model, corridors(seed=1000), 400).figures()
         assert figures["success_rate"] >= 0.98
-        assert figures["cue_recall"] >= 0.99
+        assert (figures["cue_recall"] is None) == (memory in ("gru", "lstm"))
+        assert figures["cue_recall"] is None or figures["cue_recall"] >= 0.99

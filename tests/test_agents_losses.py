@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 
 from expire_span.agents import MemoryA2C, MemoryPPO
-from expire_span.agents.advantage_scale import LEAST_SHARE, AdvantageScale
+from expire_span.agents.advantage_scale import LEAST_SHARE, AdvantageScale, SolvedSign
 from expire_span.agents.losses import entropy_loss, normalize, ppo_policy_loss, value_loss
 from expire_span.agents.return_scale import ReturnScale
+
+
+def small_ppo(**options: Any) -> MemoryPPO:
+    smallest: dict[str, Any] = {"memory": "none", "n_envs": 2, "n_steps": 16, "seed": 0}
+    return MemoryPPO("MlpPolicy", "CartPole-v1", **smallest | options)
 
 
 def test_normalised_advantages_have_mean_0_and_deviation_1() -> None:
@@ -48,6 +53,54 @@ def test_as_little_of_the_learning_rate_is_left_as_an_agent_is_told(least: float
     scale.shorten_steps(optimizer, least)
     assert optimizer.param_groups[0]["lr"] == least
     assert scale.entropy_share == LEAST_SHARE
+
+
+def test_the_learning_rate_follows_the_distance_of_the_returns_as_well() -> None:
+    """Where lengths are drawn, advantages stay as large once every episode succeeds."""
+    scale, advantages_alone = (AdvantageScale(True, by=by) for by in get_args(SolvedSign))
+    shares = []
+    for successes in (50, 90, 99, 100, 50, 0):
+        returns = [1.0] * successes + [0.0] * (100 - successes)
+        for tracked in (scale, advantages_alone):
+            tracked.update(0.2, returns)
+        shares.append(scale.distance_share)
+    assert shares == pytest.approx([1, 0.33, 0, 0, 1, 1], abs=0.03)
+    assert scale.share == advantages_alone.share == 1  # what the entropy bonus follows
+    assert advantages_alone.distance_share == 1
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scale.distance_share = 0.3
+    scale.shorten_steps(optimizer, LEAST_SHARE)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.3)
+
+
+def test_an_agent_that_lost_everything_has_full_steps() -> None:
+    """All its episodes are alike, as those of one that has solved the task."""
+    scale = AdvantageScale(True)
+    for returns in ([0.0] * 50 + [1.0] * 50, [1.0] * 100, [0.0] * 100):
+        scale.update(0.2, returns)
+    assert scale.distance_share == 1
+
+
+def test_one_strange_episode_is_no_distance() -> None:
+    scale = AdvantageScale(True)
+    for returns in ([0.0] * 50 + [1.0] * 50, [0.0] * 50 + [1.0] * 49 + [-1e6]):
+        scale.update(0.2, returns)
+    assert scale.largest_distance == pytest.approx(0.5, abs=0.01)
+    scale.update(0.2, [1.0] * 99 + [-1e6])
+    assert scale.distance_share == 0
+
+
+@pytest.mark.parametrize("by", get_args(SolvedSign))
+def test_what_solves_is_chosen_kept_in_a_new_task_and_changed_on_load(
+    by: SolvedSign, tmp_path: Path
+) -> None:
+    model = small_ppo(solved_by=by)
+    model.begin_task()
+    assert model.advantage_scale.by == by
+    model.save(tmp_path / "model.zip")
+    assert MemoryPPO.load(tmp_path / "model.zip").advantage_scale.by == by
+    changed = MemoryPPO.load(tmp_path / "model.zip", solved_by="advantages")
+    assert changed.advantage_scale.by == "advantages"
 
 
 def test_small_advantages_say_nothing_before_the_return_has_risen() -> None:
@@ -111,7 +164,7 @@ def test_advantages_not_normalised_are_in_units_of_the_returns(
 
 
 def test_values_stay_what_they_were_when_their_scale_changes() -> None:
-    model = MemoryPPO("MlpPolicy", "CartPole-v1", memory="none", n_envs=2, n_steps=16, seed=0)
+    model = small_ppo()
     obs, state = torch.randn(2, 4, device=model.device), model.policy.initial_state(2)
     starts = torch.ones(2, dtype=torch.bool, device=model.device)
     torch.nn.init.normal_(model.policy.value_net.weight)
@@ -122,7 +175,7 @@ def test_values_stay_what_they_were_when_their_scale_changes() -> None:
 
 
 def test_a_value_head_of_several_layers_is_scaled_by_its_last() -> None:
-    model = MemoryPPO("MlpPolicy", "CartPole-v1", memory="none", n_envs=2, n_steps=16, seed=0)
+    model = small_ppo()
     layers = torch.nn.Linear(64, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)
     model.policy.value_net = torch.nn.Sequential(*layers).to(model.device)  # type: ignore[assignment]
     latent = torch.randn(5, 64, device=model.device)
@@ -212,6 +265,11 @@ def test_the_entropy_bonus_needs_normalised_advantages_to_follow() -> None:
             {"min_lr_share": 0.5, "normalize_advantage": False},
             "min_lr_share = 0.5 needs normalize_advantage = True",
         ),
+        ({"solved_by": "luck"}, "solved_by = 'luck' is unknown; known: returns, advantages"),
+        (
+            {"solved_by": "advantages", "normalize_advantage": False},
+            "solved_by = 'advantages' needs normalize_advantage = True",
+        ),
     ],
 )
 def test_a_least_share_of_the_learning_rate_that_cannot_be(
@@ -222,7 +280,7 @@ def test_a_least_share_of_the_learning_rate_that_cannot_be(
 
 
 def test_the_largest_advantages_met_are_remembered_and_saved(tmp_path: Path) -> None:
-    model = MemoryPPO("MlpPolicy", "CartPole-v1", memory="none", n_envs=2, n_steps=16, seed=0)
+    model = small_ppo()
     model.advantage_scale.has_learned = True
     model.learn(32)
     met = float(model.rollout_buffer.advantages.std())
@@ -243,6 +301,35 @@ def test_the_policy_gains_nothing_beyond_the_clip_range() -> None:
     assert result.clip_fraction.item() == pytest.approx(2 / 3)
     (grad,) = torch.autograd.grad(result.loss, log_prob)
     assert grad.tolist() == pytest.approx([0, 0, -1 / 3])
+
+
+def test_the_divergence_from_the_policy_that_acted_has_a_gradient() -> None:
+    """It leads back to it, and vanishes there."""
+    log_prob = torch.tensor([0.5, 1.0, 2.0]).log().requires_grad_()
+    result = ppo_policy_loss(log_prob, torch.zeros(3), torch.zeros(3), 0.2)
+    (grad,) = torch.autograd.grad(result.approx_kl, log_prob)
+    assert grad.tolist() == pytest.approx([-0.5 / 3, 0, 1 / 3])
+
+
+@pytest.mark.parametrize("kl_coef", [0.0, 2.0])
+def test_the_policy_is_held_by_the_weight_of_the_divergence(kl_coef: float) -> None:
+    """What the loss adds to that of an agent without."""
+    model = small_ppo(kl_coef=kl_coef)
+    model.learn(32)
+    segment = model.rollout_buffer.segment(np.arange(2))
+    segment = segment._replace(old_log_prob=segment.old_log_prob - 0.3)
+    held, _, figures = model._loss(segment)
+    model.kl_coef = 0.0
+    free, _, without = model._loss(segment)
+    assert (held - free).item() == pytest.approx(kl_coef * figures["approx_kl"], rel=1e-3)
+    assert figures["policy_gradient_loss"] == without["policy_gradient_loss"]
+    assert figures["approx_kl"] > 0.01
+
+
+@pytest.mark.parametrize("kl_coef", [-1.0, float("inf"), float("nan")])
+def test_a_weight_of_the_divergence_that_cannot_be(kl_coef: float) -> None:
+    with pytest.raises(ValueError, match=f"kl_coef = {kl_coef} is out of bounds; use 0 or more"):
+        small_ppo(kl_coef=kl_coef)
 
 
 def test_values_move_at_most_by_the_clip_range() -> None:

@@ -92,6 +92,9 @@ class OnPolicyOptions:
     min_lr_share: float = LEAST_SHARE
     """Least share of learning-rate that is left as the advantages shrink; 1 leaves it to the
     schedule. Needs normalize-advantage."""
+    solved_by: Literal["returns", "advantages"] = "returns"
+    """What shrinks learning-rate: the advantages alone, or also how near the recent returns are to
+    the best. Needs normalize-advantage."""
     vf_coef: float = 0.5
     """Weight of the value loss in the loss."""
     max_grad_norm: float = 0.5
@@ -181,6 +184,9 @@ class PPOOptions(OnPolicyOptions):
     """Distance at which changes of the value are clipped, in units of return; None: not at all."""
     target_kl: float | None = 0.01
     """Approximate KL divergence at which (times 1.5) an update stops early; None: never."""
+    kl_coef: float = 0.3
+    """Weight in the loss of the KL divergence from the policy that acted, which holds what is right
+    once advantages no longer do."""
 
 
 @dataclass(frozen=True, kw_only=True)
