@@ -52,7 +52,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
 
     :param kl_coef: weight of the KL divergence from the policy that acted (eq. 8 of the source),
         beside the clipping. Once a task is solved the right actions have no advantage left that
-        would hold them, and a single failure can turn them over where there was none
+        would hold them, and a failure in one place turns them over in another
 
     Source: Schulman et al. 2017, arXiv:1707.06347.
     """

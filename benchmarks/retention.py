@@ -120,6 +120,15 @@ def table_row(span_coef: str, seed: str, evaluations: Rows) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def command(options: Options) -> str:
+    """The command line that gives these runs, whatever the seeds."""
+    words = ["python benchmarks/retention.py"]
+    for name in ("max_length", "steps", "interval", "initial_span"):
+        if (value := getattr(options, name)) != getattr(Options, name):
+            words.append(f"--{name.replace('_', '-')} {value}")
+    return " ".join(words)
+
+
 def write_table(options: Options) -> None:
     """Write table and picture of every run there is."""
     lines, figure = [], Figure(figsize=(9, 6), layout="constrained")
@@ -143,8 +152,8 @@ def write_table(options: Options) -> None:
     success_axes.legend()
     text = f"""# Retention after the task is solved
 
-Written by `python benchmarks/retention.py`: Corridor, lengths U(3,{options.max_length}), the preset's
-hyper-parameters at a constant learning rate, evaluated every {options.interval:,} steps on
+Written by `{command(options)}`:
+Corridor, lengths U(3,{options.max_length}), the preset's hyper-parameters at a constant learning rate, evaluated every {options.interval:,} steps on
 {options.episodes} episodes taking the likeliest actions and on {options.episodes} others drawing them, as in training.
 Figures are over all evaluations from the first with success >= {SOLVED}, or over all of a run that never has it;
 all but "drawn" are of the likeliest actions.

@@ -155,6 +155,14 @@ def test_retention_counts_from_the_first_solved_evaluation(tmp_path: Path) -> No
     assert row[7:] == ["0.700", "9.0", "12.0", "9.5"]
 
 
+def test_retentions_table_says_which_command_made_it() -> None:
+    module = importlib.import_module("retention")
+    assert module.command(module.Options()) == "python benchmarks/retention.py"
+    longer = module.Options(max_length=200, initial_span=0.04, seeds=(7,))
+    said = "python benchmarks/retention.py --max-length 200 --initial-span 0.04"
+    assert module.command(longer) == said
+
+
 def test_a_run_that_is_never_solved_is_not_said_to_be(tmp_path: Path) -> None:
     rows = ("50000,0.7,1.0,30.0,0.5", "100000,0.9,0.9,20.0,0.8", "150000,0.8,1.0,25.0,0.6")
     row = retention_row(tmp_path, "1e-3", *rows)

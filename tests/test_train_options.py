@@ -200,6 +200,7 @@ def test_options_survive_the_way_through_config_yaml(tmp_path: Path) -> None:
         (["--sde-sample-freq", "4"], ["sde_sample_freq = 4 changes nothing with use_sde = False"]),
         (["--algo", "a2c", "--rms-prop-eps", "1e-3"], ["nothing with use_rms_prop = False"]),
         (["--algo", "a2c", "--use-rms-prop", "--adam-eps", "1e-3"], ["use_rms_prop = True"]),
+        (["--min-lr-share", "1", "--solved-by", "advantages"], ["nothing with min_lr_share = 1"]),
         (["--curriculum-steps", "9"], ["curriculum_steps = 9 changes nothing with no curriculum"]),
         (["--wandb", "disabled", "--wandb-project", "a"], ["wandb_project = a changes nothing"]),
         (
