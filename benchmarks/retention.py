@@ -22,7 +22,7 @@ from matplotlib.ticker import EngFormatter
 
 from expire_span.agents import MemoryPPO, make_vec_env
 from expire_span.training.evaluation import evaluate_retention
-from expire_span.training.presets import PRESETS
+from expire_span.training.presets import BY_ADVANTAGES, PRESETS
 
 ENV_ID = "expire_span.envs:ExpireSpan/Corridor-v0"
 SOLVED = 0.99
@@ -65,6 +65,7 @@ def train(span_coef: str, seed: int, options: Options) -> None:
     preset = PRESETS["corridor"].algorithms["ppo"]
     hyper_parameters: dict[str, Any] = dict(preset.hyper_parameters)
     del hyper_parameters["learning_rate_schedule"]  # constant: a rate of 0 would prove nothing
+    hyper_parameters = {k: v for k, v in hyper_parameters.items() if k not in BY_ADVANTAGES}
     model = MemoryPPO(
         "MlpPolicy",
         make_vec_env(ENV_ID, preset.run["n_envs"], seed, lengths),
@@ -153,7 +154,7 @@ def write_table(options: Options) -> None:
     text = f"""# Retention after the task is solved
 
 Written by `{command(options)}`:
-Corridor, lengths U(3,{options.max_length}), the preset's hyper-parameters at a constant learning rate, evaluated every {options.interval:,} steps on
+Corridor, lengths U(3,{options.max_length}), the preset's hyper-parameters at a constant learning rate, the library's kl_coef and solved_by, evaluated every {options.interval:,} steps on
 {options.episodes} episodes taking the likeliest actions and on {options.episodes} others drawing them, as in training.
 Figures are over all evaluations from the first with success >= {SOLVED}, or over all of a run that never has it;
 all but "drawn" are of the likeliest actions.
