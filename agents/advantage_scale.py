@@ -46,8 +46,8 @@ class AdvantageScale:
     begin to fail, advantages grow, and with them the steps.
 
     Where much of a return is drawn, as by the length of a corridor, advantages never become small.
-    So, unless `by` says otherwise, the learning rate also shrinks with the distance of the recent
-    returns from the best mean there was. Nothing is left of it once every episode succeeds, and all
+    So the learning rate also shrinks, solved by "returns", with the distance of the recent returns
+    from the best mean there was. Nothing is left of it once every episode succeeds, and all
     of it if none does any more.
 
     Small advantages say as much only of an agent whose return has risen. Before, they are as small
@@ -59,8 +59,6 @@ class AdvantageScale:
     largest: float = 0.0
     share: float = 1.0
     """What is left, for the last rollout taken in: its deviation in the largest."""
-    by: SolvedSign = "returns"
-    """Whether the distance of the returns counts as well, or the advantages alone."""
     best_return: float = -math.inf
     """The best of the recent mean returns; it forgets slowly."""
     largest_distance: float = 0.0
@@ -80,7 +78,7 @@ class AdvantageScale:
         self.largest = max(met, DECAY * self.largest)
         left = deviation / self.largest if self.largest > 0 else 1.0
         self.share = min(1.0, left)
-        if self.by == "returns" and len(returns) >= MIN_EPISODES:
+        if len(returns) >= MIN_EPISODES:
             self._update_distance(np.asarray(returns))
 
     def _update_distance(self, returns: NDArray[Any]) -> None:
@@ -107,9 +105,12 @@ class AdvantageScale:
         """Share of the entropy bonus that is left where it follows the advantages."""
         return max(self.share, LEAST_SHARE)
 
-    def shorten_steps(self, optimizer: Optimizer, least_share: float) -> None:
-        """Leave the optimizer the smaller share of the learning rate it has, or `least_share` if
-        more."""
-        left = max(min(self.share, self.distance_share), least_share)
+    def shorten_steps(
+        self, optimizer: Optimizer, least_share: float, solved_by: SolvedSign = "returns"
+    ) -> None:
+        """Leave the optimizer `share` of the learning rate it has, or by returns what is left of
+        their distance if less; or `least_share` if more."""
+        left = min(self.share, self.distance_share) if solved_by == "returns" else self.share
+        left = max(left, least_share)
         for group in optimizer.param_groups:
             group["lr"] *= left

@@ -99,11 +99,11 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
         check_seed(seed)
         env = playable_env(env, n_envs, seed)
         self.span_coef, self.target_live, self.use_by = span_coef, target_live, use_by
-        self.advantage_scale = AdvantageScale(by=solved_by)
-        self.solved_by, self.return_scale = solved_by, ReturnScale()
+        self.advantage_scale, self.return_scale = AdvantageScale(), ReturnScale()
         self.begin_task()
         self.prediction_coef = prediction_coef
         self.scale_ent_coef, self.min_lr_share = scale_ent_coef, min_lr_share
+        self.solved_by = solved_by
         self.rescue_path = rescue_path
         self._rng = np.random.default_rng(seed)
         self._last_marks: tuple[np.ndarray, np.ndarray] | None = None
@@ -265,7 +265,6 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
     def load(cls, path: Any, env: Playable | None = None, *args: Any, **kwargs: Any) -> Any:
         """As `SavedAlgorithm.load`."""
         model = super().load(path, env, *args, **kwargs)
-        model.advantage_scale.by = model.solved_by
         if kwargs.keys() & {"span_coef", "target_live", "use_by"}:
             model.span_control = make_span_control(model.span_coef, model.target_live, model.use_by)
         return model

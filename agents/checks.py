@@ -118,16 +118,13 @@ def check_advantage_options(
             "scale_ent_coef = True needs normalize_advantage = True: advantages that are not "
             "normalised shrink by themselves while ent_coef stays; leave one of the two out"
         )
-    if min_lr_share != LEAST_SHARE:
-        raise ValueError(
-            f"min_lr_share = {min_lr_share} needs normalize_advantage = True: without it the "
-            "learning rate is the schedule's already; leave min_lr_share out"
-        )
-    if solved_by != "returns":
-        raise ValueError(
-            f"solved_by = {solved_by!r} needs normalize_advantage = True: without it the learning "
-            "rate is the schedule's already; leave solved_by out"
-        )
+    shortened = (("min_lr_share", min_lr_share, LEAST_SHARE), ("solved_by", solved_by, "returns"))
+    for name, value, default in shortened:
+        if value != default:
+            raise ValueError(
+                f"{name} = {value!r} needs normalize_advantage = True: without it the learning "
+                f"rate is the schedule's already; leave {name} out"
+            )
 
 
 def check_changes_on_load(changes: Iterable[str]) -> None:

@@ -59,7 +59,9 @@ class LearningAlgorithm(SavedAlgorithm):
         self.advantage_scale.update(float(buffer.advantages.std()), self._returns.recent)
         self._update_learning_rate(self.policy.optimizer)
         if self.normalize_advantage:
-            self.advantage_scale.shorten_steps(self.policy.optimizer, self.min_lr_share)
+            self.advantage_scale.shorten_steps(
+                self.policy.optimizer, self.min_lr_share, self.solved_by
+            )
             self.logger.record("train/learning_rate", self.policy.optimizer.param_groups[0]["lr"])
         self.span_control.update(
             self._returns.recent, self._live_mean(), self._current_progress_remaining
@@ -91,7 +93,7 @@ class LearningAlgorithm(SavedAlgorithm):
         do the units of values, which follow the returns, and that the agent has learned something.
         """
         self.span_control = make_span_control(self.span_coef, self.target_live, self.use_by)
-        self.advantage_scale = AdvantageScale(self.advantage_scale.has_learned, by=self.solved_by)
+        self.advantage_scale = AdvantageScale(self.advantage_scale.has_learned)
 
     def _evaluate(self, segment: Any) -> Evaluation:
         return self.policy.evaluate_rollout(

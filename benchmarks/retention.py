@@ -22,7 +22,7 @@ from matplotlib.ticker import EngFormatter
 
 from expire_span.agents import MemoryPPO, make_vec_env
 from expire_span.training.evaluation import evaluate_retention
-from expire_span.training.presets import BY_ADVANTAGES, PRESETS
+from expire_span.training.presets import FULL_STEPS, PRESETS
 
 ENV_ID = "expire_span.envs:ExpireSpan/Corridor-v0"
 SOLVED = 0.99
@@ -65,7 +65,7 @@ def train(span_coef: str, seed: int, options: Options) -> None:
     preset = PRESETS["corridor"].algorithms["ppo"]
     hyper_parameters: dict[str, Any] = dict(preset.hyper_parameters)
     del hyper_parameters["learning_rate_schedule"]  # constant: a rate of 0 would prove nothing
-    hyper_parameters = {k: v for k, v in hyper_parameters.items() if k not in BY_ADVANTAGES}
+    hyper_parameters = {k: v for k, v in hyper_parameters.items() if k not in FULL_STEPS}
     model = MemoryPPO(
         "MlpPolicy",
         make_vec_env(ENV_ID, preset.run["n_envs"], seed, lengths),

@@ -57,20 +57,18 @@ def test_as_little_of_the_learning_rate_is_left_as_an_agent_is_told(least: float
 
 def test_the_learning_rate_follows_the_distance_of_the_returns_as_well() -> None:
     """Where lengths are drawn, advantages stay as large once every episode succeeds."""
-    scale, advantages_alone = (AdvantageScale(True, by=by) for by in get_args(SolvedSign))
-    shares = []
+    scale, shares = AdvantageScale(True), []
     for successes in (50, 90, 99, 100, 50, 0):
         returns = [1.0] * successes + [0.0] * (100 - successes)
-        for tracked in (scale, advantages_alone):
-            tracked.update(0.2, returns)
+        scale.update(0.2, returns)
         shares.append(scale.distance_share)
     assert shares == pytest.approx([1, 0.33, 0, 0, 1, 1], abs=0.03)
-    assert scale.share == advantages_alone.share == 1  # what the entropy bonus follows
-    assert advantages_alone.distance_share == 1
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    scale.distance_share = 0.3
-    scale.shorten_steps(optimizer, LEAST_SHARE)
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.3)
+    assert scale.share == 1  # what the entropy bonus follows
+    scale.share, scale.distance_share = 0.6, 0.3
+    for solved_by, left in (("returns", 0.3), ("advantages", 0.6)):
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        scale.shorten_steps(optimizer, LEAST_SHARE, solved_by)  # type: ignore[arg-type]
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(left)
 
 
 def test_an_agent_that_lost_everything_has_full_steps() -> None:
@@ -90,17 +88,21 @@ def test_one_strange_episode_is_no_distance() -> None:
     assert scale.distance_share == 0
 
 
-@pytest.mark.parametrize("by", get_args(SolvedSign))
-def test_what_solves_is_chosen_kept_in_a_new_task_and_changed_on_load(
-    by: SolvedSign, tmp_path: Path
+@pytest.mark.parametrize("solved_by", get_args(SolvedSign))
+def test_what_shortens_steps_is_the_users_choice_in_learning_too(
+    solved_by: SolvedSign, tmp_path: Path
 ) -> None:
-    model = small_ppo(solved_by=by)
-    model.begin_task()
-    assert model.advantage_scale.by == by
+    model = small_ppo(solved_by=solved_by)
+    model.learn(32)
     model.save(tmp_path / "model.zip")
-    assert MemoryPPO.load(tmp_path / "model.zip").advantage_scale.by == by
+    for agent in (model, MemoryPPO.load(tmp_path / "model.zip", env="CartPole-v1")):
+        agent.learn(32, reset_num_timesteps=False)
+        agent.advantage_scale = AdvantageScale(share=0.6, distance_share=0.3)
+        agent._begin_update()
+        left = agent.policy.optimizer.param_groups[0]["lr"] / agent.learning_rate
+        assert left == pytest.approx({"returns": 0.3, "advantages": 0.6}[solved_by])
     changed = MemoryPPO.load(tmp_path / "model.zip", solved_by="advantages")
-    assert changed.advantage_scale.by == "advantages"
+    assert changed.solved_by == "advantages"
 
 
 def test_small_advantages_say_nothing_before_the_return_has_risen() -> None:

@@ -35,7 +35,7 @@ class Preset:
     """Values by algorithm; an algorithm that is missing has the library's defaults."""
 
 
-BY_ADVANTAGES: Options = {"solved_by": "advantages", "kl_coef": 0.0}
+FULL_STEPS: Options = {"solved_by": "advantages", "kl_coef": 0.0}
 """Without the agent's other ways to stay with what is solved: the presets' learning rate falls to 0
 in the end, and until then full steps learn sooner to take the right action nearly always."""
 
@@ -62,7 +62,7 @@ LONG_CORRIDOR = AlgorithmPreset(
         "eval_episodes": 100,
     },
     hyper_parameters={
-        **BY_ADVANTAGES,
+        **FULL_STEPS,
         "learning_rate": 1e-3,
         "learning_rate_schedule": "linear",
         "adam_eps": 1e-4,  # with 1e-5 the stage of 3,200 cells took twice as long
@@ -97,7 +97,7 @@ def portal(
                 **easier_first(tuple({"n_rooms": n} for n in n_rooms), 2_000_000),
             },
             hyper_parameters={
-                **BY_ADVANTAGES,
+                **FULL_STEPS,
                 "learning_rate": 1e-3,
                 "learning_rate_schedule": "stable-decay",
                 "n_steps": 128,
@@ -119,7 +119,7 @@ DENSE_VILLAGE: Options = {"n_rooms": 2, "ask_rate": 0.3, "walk_rate": 0.2, "max_
 """Instruction with short ways and many instructions, cut off early."""
 
 INSTRUCTION_LEARNING: Options = {
-    **BY_ADVANTAGES,
+    **FULL_STEPS,
     "learning_rate": 1e-3,
     "learning_rate_schedule": "stable-decay",
     "n_steps": 128,
@@ -208,7 +208,7 @@ LONG_INSTRUCTION = AlgorithmPreset(
 COLLISION = AlgorithmPreset(
     run={"total_timesteps": 1_605_632, "n_envs": 64},  # 196 rollouts
     hyper_parameters={
-        **BY_ADVANTAGES,
+        **FULL_STEPS,
         "learning_rate": 1e-3,
         "learning_rate_schedule": "linear",
         "n_steps": 128,
@@ -247,7 +247,7 @@ def minigrid_memory(total_timesteps: int, *curriculum: Options) -> Mapping[str, 
                 **easier_first(curriculum, 500_000),
             },
             hyper_parameters={
-                **BY_ADVANTAGES,
+                **FULL_STEPS,
                 "learning_rate": 1e-3,
                 "learning_rate_schedule": "linear",
                 "n_steps": 128,
@@ -268,7 +268,7 @@ PRESETS: dict[str, Preset] = {
             "ppo": AlgorithmPreset(
                 run={"total_timesteps": 299_008, "n_envs": 32},  # 73 rollouts,
                 hyper_parameters={
-                    **BY_ADVANTAGES,
+                    **FULL_STEPS,
                     "learning_rate": 1e-3,
                     "learning_rate_schedule": "linear",
                     "n_steps": 128,
