@@ -91,6 +91,13 @@ def test_presets_name_existing_options_and_give_way_to_explicit_ones() -> None:
     assert parse(["--preset", "none"]).algorithm == ALGORITHMS["ppo"].options()
 
 
+def test_a_preset_goes_with_advantages_left_as_they_are() -> None:
+    config = parse(["--no-normalize-advantage"])
+    assert config.preset == "corridor" and config.algorithm.solved_by == "advantages"
+    model = MemoryPPO("MlpPolicy", "CartPole-v1", **config.algorithm.algorithm_kwargs())
+    assert not model.normalize_advantage
+
+
 def test_the_optimizer_gets_its_epsilon() -> None:
     kwargs = parse(["--adam-eps", "1e-3"]).algorithm.algorithm_kwargs()
     model = MemoryPPO("MlpPolicy", "CartPole-v1", **kwargs)
@@ -201,6 +208,10 @@ def test_options_survive_the_way_through_config_yaml(tmp_path: Path) -> None:
         (["--algo", "a2c", "--rms-prop-eps", "1e-3"], ["nothing with use_rms_prop = False"]),
         (["--algo", "a2c", "--use-rms-prop", "--adam-eps", "1e-3"], ["use_rms_prop = True"]),
         (["--min-lr-share", "1", "--solved-by", "advantages"], ["nothing with min_lr_share = 1"]),
+        (
+            ["--no-normalize-advantage", "--solved-by", "advantages"],
+            ["solved_by = advantages changes nothing with normalize_advantage = False"],
+        ),
         (["--curriculum-steps", "9"], ["curriculum_steps = 9 changes nothing with no curriculum"]),
         (["--wandb", "disabled", "--wandb-project", "a"], ["wandb_project = a changes nothing"]),
         (

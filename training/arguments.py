@@ -286,6 +286,7 @@ def _refuse_unused(argv: Sequence[str], config: AnyConfig) -> None:
         (not use_rms_prop, ("rms_prop_eps",), "use_rms_prop = False"),
         (use_rms_prop, ("adam_eps",), "use_rms_prop = True"),
         (options["min_lr_share"] == 1, ("solved_by",), "min_lr_share = 1"),
+        (not options["normalize_advantage"], ("solved_by",), "normalize_advantage = False"),
         (not config.curriculum, ("curriculum_steps", "curriculum_success"), "no curriculum"),
         (config.wandb == "disabled", ("wandb_project",), "wandb = disabled"),
     )

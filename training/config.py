@@ -149,6 +149,8 @@ class OnPolicyOptions:
     def algorithm_kwargs(self) -> dict[str, Any]:
         """Keyword arguments of the algorithm's class."""
         kwargs = asdict(self)
+        if not self.normalize_advantage:
+            del kwargs["solved_by"]  # of a preset, perhaps: there is nothing it would shorten
         schedule = kwargs.pop("learning_rate_schedule")
         if schedule == "linear":
             kwargs["learning_rate"] = LinearSchedule(self.learning_rate, 0.0, 1.0)
