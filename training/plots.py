@@ -129,7 +129,7 @@ def _draw_spans(axis: Axes, spans: dict[str, NDArray[np.float32]]) -> None:
     axis.tick_params(axis="x", length=0, pad=14)
     axis.set_xlim(-0.6, len(kinds) - 0.4)
     axis.set_ylabel("predicted span, steps")
-    title = "spans by kind of observation and layer; medians in figures"
+    title = "spans by kind and layer; medians as numbers"
     axis.set_title(title, loc="left", color=INK, fontsize=10)
 
 
