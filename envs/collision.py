@@ -83,10 +83,10 @@ class CollisionEnv(gym.Env[NDArray[Any], np.int64]):
     ## Description
 
     Two particles move on a grid and bounce off its walls. Now and then one changes its colour or
-    its direction. Where they touch they collide, and are scattered to random places. From the first
-    collision on every step asks about two colours: in which quarter of the grid did they last
-    collide? 40 % of the questions are about the pair that collided last, the others about any pair
-    that has collided in this episode.
+    its direction. Where they touch they collide, and are scattered to random places. Once two pairs
+    of colours have collided, every step asks about one: in which quarter of the grid did it last
+    collide? 40 % of the questions are about the pair that collided last, the others about any other
+    pair that has collided in this episode.
 
     The moving-objects task of Sukhbaatar et al. 2021 (arXiv:2105.06548) as an environment, rebuilt
     from its description. The particles are scattered so that where they are now does not tell
@@ -216,10 +216,10 @@ class CollisionEnv(gym.Env[NDArray[Any], np.int64]):
 
     def _ask(self, chance: list[int]) -> None:
         """The question to be answered next, about the collisions before this step."""
-        if not self.quarter_of:
+        others = sorted(self.quarter_of.keys() - {self.last_pair})
+        if not others:
             return
-        known = sorted(self.quarter_of)
-        self.asked = known[chance[WHICH_PAIR] % len(known)]
+        self.asked = others[chance[WHICH_PAIR] % len(others)]
         if chance[REPEAT] < REPEATS_BELOW:
             self.asked = self.last_pair
         self.asked_collision = self.collision_of[self.asked]

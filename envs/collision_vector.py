@@ -136,17 +136,19 @@ class CollisionVectorEnv(NativeVectorEnv):
 
     def _ask(self, chance_BX: NDArray[np.int64]) -> None:
         """The question to be answered next, about the collisions before this step."""
-        known_BP = self._collision_BP != NEVER
-        n_known_B = known_BP.sum(1)
+        other_BP = self._collision_BP != NEVER
+        other_BP[self._envs_B, self._last_pair_B] = False
+        n_others_B = other_BP.sum(1)
         # the pair before which as many are known as the chance says
-        place_B = chance_BX[:, WHICH_PAIR] % np.maximum(n_known_B, 1)
-        any_pair_B = (known_BP.cumsum(1) > place_B[:, None]).argmax(1)
-        pair_B = np.where(chance_BX[:, REPEAT] < REPEATS_BELOW, self._last_pair_B, any_pair_B)
-        self._asked_B = np.where(n_known_B > 0, pair_B, NEVER)
+        place_B = chance_BX[:, WHICH_PAIR] % np.maximum(n_others_B, 1)
+        other_B = (other_BP.cumsum(1) > place_B[:, None]).argmax(1)
+        pair_B = np.where(chance_BX[:, REPEAT] < REPEATS_BELOW, self._last_pair_B, other_B)
+        asks_B = n_others_B > 0
+        self._asked_B = np.where(asks_B, pair_B, NEVER)
         self._asked_collision_B = np.where(
-            n_known_B > 0, self._collision_BP[self._envs_B, pair_B], NEVER
+            asks_B, self._collision_BP[self._envs_B, pair_B], NEVER
         )
-        self._answer_B = np.where(n_known_B > 0, self._quarter_BP[self._envs_B, pair_B], NEVER)
+        self._answer_B = np.where(asks_B, self._quarter_BP[self._envs_B, pair_B], NEVER)
 
     def _collide(self, envs: NDArray[np.int64]) -> None:
         """Note where the particles touch, if they do."""

@@ -47,7 +47,7 @@ def test_questions_are_about_collisions_before_and_answers_are_where_they_were()
         pair = (min(colour, other), max(colour, other))
         answer = int(rng.integers(4))
         expected = 0.0
-        if not quarter:
+        if len(quarter) < 2:
             assert asked == [NO_COLOUR, NO_COLOUR] and info["memory"]["decision"] == -1
         else:
             key = (min(asked), max(asked))
@@ -58,8 +58,7 @@ def test_questions_are_about_collisions_before_and_answers_are_where_they_were()
             quarter[pair], last = 2 * (2 * y >= SIDE) + (2 * x >= SIDE), pair
         obs, reward, over, _, info = env.step(np.int64(answer))
         assert reward == expected
-    # the last pair is also among those asked about at random
-    assert REPEAT_SHARE < repeats / asked_steps < REPEAT_SHARE + 0.2
+    assert abs(repeats / asked_steps - REPEAT_SHARE) < 0.03  # 3 standard deviations
     assert info["tallies"]["right_answers_of"] == 3000 == asked_steps
 
 
