@@ -78,7 +78,7 @@ SIZES: dict[str, dict[str, Sizes]] = {
             (f"max-live-{n}-late", ("--max-live", str(n), "--max-live-from", "0.5"))
             for n in (9, 17, 33)
         ),
-        "longest span": sizes("max-span", 16, 32, 64, 256),
+        "longest span": sizes("max-span", 16, 32, 64, 128, 256),
         "constant": COEFS,
     },
     "transformer-xl": {

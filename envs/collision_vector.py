@@ -145,9 +145,7 @@ class CollisionVectorEnv(NativeVectorEnv):
         pair_B = np.where(chance_BX[:, REPEAT] < REPEATS_BELOW, self._last_pair_B, other_B)
         asks_B = n_others_B > 0
         self._asked_B = np.where(asks_B, pair_B, NEVER)
-        self._asked_collision_B = np.where(
-            asks_B, self._collision_BP[self._envs_B, pair_B], NEVER
-        )
+        self._asked_collision_B = np.where(asks_B, self._collision_BP[self._envs_B, pair_B], NEVER)
         self._answer_B = np.where(asks_B, self._quarter_BP[self._envs_B, pair_B], NEVER)
 
     def _collide(self, envs: NDArray[np.int64]) -> None:
