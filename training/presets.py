@@ -191,7 +191,12 @@ LONG_INSTRUCTION = AlgorithmPreset(
         ),
         "curriculum_steps": (*(600_000,) * 10, 2_000_000, 1_000_000, 4_000_000),
     },
-    hyper_parameters={**INSTRUCTION_LEARNING, "first_target_live": 40.0, "target_live": 28.0},
+    hyper_parameters={
+        **INSTRUCTION_LEARNING,
+        "target_kl": 0.15,  # at 0.05 recall is half of this after 600,000 steps, and lost later
+        "first_target_live": 40.0,
+        "target_live": 28.0,
+    },
     memories={
         "expire-span": {
             "max_span": 1024.0,
