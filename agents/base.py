@@ -37,7 +37,7 @@ from .retention import RetentionTracker
 from .return_scale import ReturnScale
 from .rollout import MemoryRolloutBuffer, cut_episodes
 from .spaces import SUPPORTED_SPACES
-from .span_control import SpanCoef, UseSign, make_span_control
+from .span_control import SPAN_DEFAULTS, SpanCoef, UseSign, check_span_options, make_span_control
 from .vec_env import read_marks
 
 
@@ -101,6 +101,7 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
         self.span_coef, self.target_live, self.use_by = span_coef, target_live, use_by
         self.advantage_scale, self.return_scale = AdvantageScale(), ReturnScale()
         self.begin_task()
+        check_span_options(memory, vars(self))
         self.prediction_coef = prediction_coef
         self.scale_ent_coef, self.min_lr_share = scale_ent_coef, min_lr_share
         self.solved_by = solved_by
@@ -265,6 +266,7 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
     def load(cls, path: Any, env: Playable | None = None, *args: Any, **kwargs: Any) -> Any:
         """As `SavedAlgorithm.load`."""
         model = super().load(path, env, *args, **kwargs)
-        if kwargs.keys() & {"span_coef", "target_live", "use_by"}:
+        if kwargs.keys() & SPAN_DEFAULTS.keys():
             model.span_control = make_span_control(model.span_coef, model.target_live, model.use_by)
+            check_span_options(model.policy_kwargs["memory"], vars(model))
         return model

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 
-from expire_span.memory import Aux, use_loss
+from expire_span.memory import MEMORIES, Aux, use_loss
 
 from .episode_returns import MIN_EPISODES, best_return
 
@@ -113,6 +113,23 @@ class AutoSpanControl:
         pressure = pressure + self.coef * SHRINK_WEIGHT * aux.limit_loss
         decided = (preference_BT.detach().abs().mean() / DECIDED).clamp(max=1)
         return decided * pressure + self.use_coef * use_loss(aux.reads, preference_BT)
+
+
+SPAN_DEFAULTS: dict[str, Any] = {"span_coef": "auto", "target_live": None, "use_by": "attention"}
+"""The options that steer spans, as they are unless given."""
+
+
+def check_span_options(memory: str, options: Mapping[str, Any]) -> None:
+    """Raise ValueError for one of `SPAN_DEFAULTS` that is given and changes nothing: beside the
+    memory of that name, or beside a constant `span_coef`."""
+    given = {name: options[name] for name, value in SPAN_DEFAULTS.items() if options[name] != value}
+    if memory in MEMORIES and not MEMORIES[memory].learns_spans:
+        reason, unused = f"memory = {memory!r}, which learns no spans", list(given)
+    else:
+        reason = f"span_coef = {options['span_coef']!r}, which presses all alike"
+        unused = [name for name in given if name == "use_by" and "span_coef" in given]
+    for name in unused:
+        raise ValueError(f"{name} = {given[name]!r} changes nothing with {reason}; leave it out")
 
 
 def make_span_control(

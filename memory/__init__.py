@@ -68,6 +68,11 @@ class MemoryKind(NamedTuple):
     build: Callable[[int, Any], Memory]
     config: type[Any]
 
+    @property
+    def learns_spans(self) -> bool:
+        """Whether there are spans for a span loss to shorten."""
+        return any(field.name == "max_span" for field in dataclasses.fields(self.config))
+
 
 MEMORIES: dict[str, MemoryKind] = {
     "expire-span": MemoryKind(ExpireSpan, ExpireSpanConfig),

@@ -358,6 +358,8 @@ def test_loading_changes_what_it_can_and_refuses_the_rest(tmp_path: Path) -> Non
     assert loaded.n_envs == small().n_envs and loaded.span_control.use_by == "influence"
     with pytest.raises(ValueError, match="span_coef = -3 must be"):
         MemoryPPO.load(tmp_path / "model", span_coef=-3)
+    with pytest.raises(ValueError, match="use_by = 'influence' changes nothing with span_coef = 1"):
+        MemoryPPO.load(tmp_path / "model", span_coef=1, use_by="influence")
     with pytest.raises(ValueError, match="load cannot change memory, memory_kwargs: the network"):
         MemoryPPO.load(tmp_path / "model", memory="lstm", memory_kwargs={})
 
@@ -418,6 +420,10 @@ def test_unknown_names_list_the_known_ones(algorithm: Any) -> None:
         ({"target_live": float("nan")}, "target_live = nan must be above 0"),
         ({"target_live": lambda remaining: 8 * remaining}, "target_live = 0 must be above 0"),
         ({"span_coef": 1e-3, "target_live": 9}, "target_live = 9 needs span_coef='auto'"),
+        ({"span_coef": 1e-3, "use_by": "influence"}, "'influence' changes nothing with span_coef"),
+        ({"memory": "lstm", "target_live": 9}, "target_live = 9 changes nothing with .*'lstm'"),
+        ({"memory": "none", "span_coef": 0.1}, "span_coef = 0.1 changes nothing with .*'none'"),
+        ({"memory": "compressive", "use_by": "influence"}, "use_by = 'influence' changes nothing"),
         ({"policy_kwargs": {"share_features_extractor": False}}, "is not supported.*net_arch"),
         ({"n_envs": 0}, "n_envs = 0 is below 1"),
         ({"span_coef": float("inf")}, "span_coef = inf"),

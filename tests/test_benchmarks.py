@@ -174,8 +174,8 @@ def test_a_constant_pressure_fits_every_preset() -> None:
     module = importlib.import_module("memory_size")
     for env_id, (name, words) in product(module.TASKS.values(), module.VARIANTS.items()):
         if "coef" in name:
-            kwargs = parse(["--env", env_id, *words]).algorithm.algorithm_kwargs()
-            make_span_control(kwargs["span_coef"], kwargs["target_live"], kwargs["use_by"])
+            kwargs = parse(["--env", env_id, *words]).algorithm.algorithm_kwargs("expire-span")
+            make_span_control(kwargs["span_coef"], kwargs["target_live"], "attention")
 
 
 def test_environments_are_all_measured(tmp_path: Path) -> None:

@@ -94,12 +94,25 @@ def test_presets_name_existing_options_and_give_way_to_explicit_ones() -> None:
 def test_a_preset_goes_with_advantages_left_as_they_are() -> None:
     config = parse(["--no-normalize-advantage"])
     assert config.preset == "corridor" and config.algorithm.solved_by == "advantages"
-    model = MemoryPPO("MlpPolicy", "CartPole-v1", **config.algorithm.algorithm_kwargs())
-    assert not model.normalize_advantage
+    kwargs = config.algorithm.algorithm_kwargs("expire-span")
+    assert not MemoryPPO("MlpPolicy", "CartPole-v1", **kwargs).normalize_advantage
+
+
+def test_a_preset_steers_no_spans_where_there_are_none_or_pressure_is_constant() -> None:
+    words = ["--preset", "instruction-long"]
+    for memory in MEMORIES:
+        kwargs = parse([*words, "--memory", memory]).algorithm.algorithm_kwargs(memory)
+        steers = kwargs["target_live"] is not None and kwargs["use_by"] == "influence"
+        assert steers == (memory in ("expire-span", "adaptive-span"))
+        MemoryPPO("MlpPolicy", "CartPole-v1", memory=memory, **kwargs | {"batch_size": None})
+    words = [*words, "--span-coef", "1e-4", "--target-live", "None", "--first-target-live", "None"]
+    kwargs = parse(words).algorithm.algorithm_kwargs("expire-span")
+    model = MemoryPPO("MlpPolicy", "CartPole-v1", **kwargs | {"batch_size": None})
+    assert model.span_control.coef == 1e-4
 
 
 def test_the_optimizer_gets_its_epsilon() -> None:
-    kwargs = parse(["--adam-eps", "1e-3"]).algorithm.algorithm_kwargs()
+    kwargs = parse(["--adam-eps", "1e-3"]).algorithm.algorithm_kwargs("expire-span")
     model = MemoryPPO("MlpPolicy", "CartPole-v1", **kwargs)
     (group,) = model.policy.optimizer.param_groups
     assert group["eps"] == 1e-3 and group["fused"]
@@ -115,14 +128,14 @@ def test_the_optimizer_gets_its_epsilon() -> None:
 )
 def test_the_learning_rate_follows_its_schedule(schedule: str, rates: list[float]) -> None:
     words = ["--learning-rate-schedule", schedule, "--learning-rate", "1"]
-    kwargs = parse(["--preset", "none", *words]).algorithm.algorithm_kwargs()
+    kwargs = parse(["--preset", "none", *words]).algorithm.algorithm_kwargs("expire-span")
     rate_at = FloatSchedule(kwargs["learning_rate"])
     assert [rate_at(left) for left in (1.0, 0.75, 0.25, 0.0, -0.01)] == pytest.approx(rates)
 
 
 def test_the_target_of_live_memories_falls_in_the_second_half() -> None:
     words = ["--first-target-live", "40", "--target-live", "20"]
-    kwargs = parse(["--preset", "none", *words]).algorithm.algorithm_kwargs()
+    kwargs = parse(["--preset", "none", *words]).algorithm.algorithm_kwargs("expire-span")
     control = make_span_control("auto", kwargs["target_live"], "attention")
     for left, live in ((1.0, 40), (0.5, 40), (0.25, 30), (0.0, 20)):
         control.update([1.0] * 100, live, left)

@@ -18,6 +18,7 @@ from typing import Any
 import tyro
 import yaml
 
+from expire_span.agents.span_control import SPAN_DEFAULTS
 from expire_span.memory import MEMORIES
 
 from .assignments import assignments, stage_words
@@ -276,11 +277,11 @@ def _refuse_unused(argv: Sequence[str], config: AnyConfig) -> None:
     Those of presets and files may be for another memory or algorithm."""
     given = _given(argv)
     options = vars(config) | vars(config.algorithm)
-    has_spans = any(field.name == "max_span" for field in fields(config.memory_options))
     use_rms_prop = options.get("use_rms_prop", False)
-    of_spans = ("span_coef", "target_live", "first_target_live", "use_by")
+    of_spans = (*SPAN_DEFAULTS, "first_target_live")
+    no_spans = not MEMORIES[config.memory].learns_spans
     rules = (
-        (not has_spans, of_spans, f"memory = {config.memory}, which learns no spans"),
+        (no_spans, of_spans, f"memory = {config.memory}, which learns no spans"),
         (options["span_coef"] != "auto", ("use_by",), f"span_coef = {options['span_coef']}"),
         (not options["use_sde"], ("sde_sample_freq",), "use_sde = False"),
         (not use_rms_prop, ("rms_prop_eps",), "use_rms_prop = False"),

@@ -48,7 +48,7 @@ def begin(config: AnyConfig) -> Beginning:
         memory_kwargs=asdict(config.memory_options),
         seed=config.seed,
         device=config.device,
-        **config.algorithm.algorithm_kwargs(),
+        **config.algorithm.algorithm_kwargs(config.memory),
     )
     if config.weights_from is not None:
         _take_weights(model, RunDirectory(config.weights_from))

@@ -20,6 +20,7 @@ from expire_span.agents import MemoryA2C, MemoryPPO
 from expire_span.agents.a2c import RMS_PROP_EPS
 from expire_span.agents.advantage_scale import LEAST_SHARE
 from expire_span.agents.base import MemoryOnPolicyAlgorithm
+from expire_span.agents.span_control import SPAN_DEFAULTS
 from expire_span.memory import MEMORIES
 
 from .assignments import assignments, parse_assignments, parse_stages, stage_words
@@ -146,11 +147,14 @@ class OnPolicyOptions:
                 "0 and no larger; or leave first_target_live out"
             )
 
-    def algorithm_kwargs(self) -> dict[str, Any]:
-        """Keyword arguments of the algorithm's class."""
+    def algorithm_kwargs(self, memory: str) -> dict[str, Any]:
+        """Keyword arguments of the algorithm's class, beside the memory of that name. What changes
+        nothing, of a preset perhaps, is left out."""
         kwargs = asdict(self)
         if not self.normalize_advantage:
-            del kwargs["solved_by"]  # of a preset, perhaps: there is nothing it would shorten
+            del kwargs["solved_by"]
+        if self.span_coef != "auto":
+            del kwargs["use_by"]
         schedule = kwargs.pop("learning_rate_schedule")
         if schedule == "linear":
             kwargs["learning_rate"] = LinearSchedule(self.learning_rate, 0.0, 1.0)
@@ -159,6 +163,8 @@ class OnPolicyOptions:
         first = kwargs.pop("first_target_live")
         if first is not None and self.target_live is not None:
             kwargs["target_live"] = StableDecay(first, self.target_live)
+        if not MEMORIES[memory].learns_spans:
+            kwargs |= SPAN_DEFAULTS
         kwargs["policy_kwargs"] = {
             "net_arch": list(kwargs.pop("net_arch")),
             "optimizer_kwargs": {"eps": kwargs.pop("adam_eps")},
