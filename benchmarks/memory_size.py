@@ -52,11 +52,6 @@ MEASURES: dict[str, str] = {
 """What is shown of each."""
 
 
-def constant(coef: str) -> tuple[str, ...]:
-    """The paper's constant, whatever target the task's preset has for `auto`."""
-    return ("--span-coef", coef, "--target-live", "None")
-
-
 Sizes = tuple[tuple[str, tuple[str, ...]], ...]
 """Of each size its name, and the options that make it."""
 
@@ -66,7 +61,7 @@ def sizes(option: str, *values: int) -> Sizes:
     return tuple((f"{option}-{value}", (f"--{option}", str(value))) for value in values)
 
 
-COEFS: Sizes = tuple((f"coef-{coef}", constant(coef)) for coef in ("1e-5", "1e-4", "1e-3"))
+COEFS: Sizes = tuple((f"coef-{coef}", ("--span-coef", coef)) for coef in ("1e-5", "1e-4", "1e-3"))
 AUTO: Sizes = (("auto", ()),)
 WIDTHS: Sizes = (("64", ()), ("128", ("--width", "128")))
 

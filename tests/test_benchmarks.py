@@ -175,7 +175,7 @@ def test_a_constant_pressure_fits_every_preset() -> None:
     for env_id, (name, words) in product(module.TASKS.values(), module.VARIANTS.items()):
         if "coef" in name:
             kwargs = parse(["--env", env_id, *words]).algorithm.algorithm_kwargs("expire-span")
-            make_span_control(kwargs["span_coef"], kwargs["target_live"], "attention")
+            make_span_control(kwargs["span_coef"], kwargs["target_live"], kwargs["use_by"])
 
 
 def test_environments_are_all_measured(tmp_path: Path) -> None:

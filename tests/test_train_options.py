@@ -17,7 +17,7 @@ from stable_baselines3.common.utils import FloatSchedule
 
 from expire_span.agents import MemoryPPO
 from expire_span.agents.base import MemoryOnPolicyAlgorithm
-from expire_span.agents.span_control import make_span_control
+from expire_span.agents.span_control import SPAN_DEFAULTS, make_span_control
 from expire_span.memory import MEMORIES
 from expire_span.train_rl import main
 from expire_span.training import ALGORITHMS, PRESETS, UserError, parse
@@ -105,10 +105,11 @@ def test_a_preset_steers_no_spans_where_there_are_none_or_pressure_is_constant()
         steers = kwargs["target_live"] is not None and kwargs["use_by"] == "influence"
         assert steers == (memory in ("expire-span", "adaptive-span"))
         MemoryPPO("MlpPolicy", "CartPole-v1", memory=memory, **kwargs | {"batch_size": None})
-    words = [*words, "--span-coef", "1e-4", "--target-live", "None", "--first-target-live", "None"]
-    kwargs = parse(words).algorithm.algorithm_kwargs("expire-span")
+    kwargs = parse([*words, "--span-coef", "1e-4"]).algorithm.algorithm_kwargs("expire-span")
     model = MemoryPPO("MlpPolicy", "CartPole-v1", **kwargs | {"batch_size": None})
     assert model.span_control.coef == 1e-4
+    parameters = inspect.signature(MemoryOnPolicyAlgorithm).parameters
+    assert SPAN_DEFAULTS == {name: parameters[name].default for name in SPAN_DEFAULTS}
 
 
 def test_the_optimizer_gets_its_epsilon() -> None:
@@ -214,6 +215,7 @@ def test_options_survive_the_way_through_config_yaml(tmp_path: Path) -> None:
         (["--threads", "5000"], ["threads = 5000 is above the", "use 1 to"]),
         (["--device", "xpu"], ["device = xpu cannot be used here"]),
         (["--memory", "lstm", "--use-by", "influence"], ["use_by = influence changes nothing"]),
+        (["--span-coef", "1e-4", "--target-live", "5"], ["target_live = 5.0 changes nothing"]),
         (["--memory", "gru", "--span-coef", "0.1"], ["memory = gru, which learns no spans"]),
         (["--memory", "none", "--target-live", "3"], ["target_live = 3.0 changes nothing"]),
         (["--span-coef=0.1", "--use-by", "influence"], ["nothing with span_coef = 0.1"]),

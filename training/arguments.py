@@ -18,7 +18,6 @@ from typing import Any
 import tyro
 import yaml
 
-from expire_span.agents.span_control import SPAN_DEFAULTS
 from expire_span.memory import MEMORIES
 
 from .assignments import assignments, stage_words
@@ -278,11 +277,11 @@ def _refuse_unused(argv: Sequence[str], config: AnyConfig) -> None:
     given = _given(argv)
     options = vars(config) | vars(config.algorithm)
     use_rms_prop = options.get("use_rms_prop", False)
-    of_spans = (*SPAN_DEFAULTS, "first_target_live")
+    of_auto = ("target_live", "first_target_live", "use_by")
     no_spans = not MEMORIES[config.memory].learns_spans
     rules = (
-        (no_spans, of_spans, f"memory = {config.memory}, which learns no spans"),
-        (options["span_coef"] != "auto", ("use_by",), f"span_coef = {options['span_coef']}"),
+        (no_spans, ("span_coef", *of_auto), f"memory = {config.memory}, which learns no spans"),
+        (options["span_coef"] != "auto", of_auto, f"span_coef = {options['span_coef']}"),
         (not options["use_sde"], ("sde_sample_freq",), "use_sde = False"),
         (not use_rms_prop, ("rms_prop_eps",), "use_rms_prop = False"),
         (use_rms_prop, ("adam_eps",), "use_rms_prop = True"),

@@ -153,8 +153,6 @@ class OnPolicyOptions:
         kwargs = asdict(self)
         if not self.normalize_advantage:
             del kwargs["solved_by"]
-        if self.span_coef != "auto":
-            del kwargs["use_by"]
         schedule = kwargs.pop("learning_rate_schedule")
         if schedule == "linear":
             kwargs["learning_rate"] = LinearSchedule(self.learning_rate, 0.0, 1.0)
@@ -165,6 +163,8 @@ class OnPolicyOptions:
             kwargs["target_live"] = StableDecay(first, self.target_live)
         if not MEMORIES[memory].learns_spans:
             kwargs |= SPAN_DEFAULTS
+        elif self.span_coef != "auto":  # which nothing steers
+            kwargs |= {**SPAN_DEFAULTS, "span_coef": self.span_coef}
         kwargs["policy_kwargs"] = {
             "net_arch": list(kwargs.pop("net_arch")),
             "optimizer_kwargs": {"eps": kwargs.pop("adam_eps")},
