@@ -96,7 +96,7 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        check_seed(seed)
+        seed = check_seed(seed)
         env = playable_env(env, n_envs, seed)
         self.span_coef, self.target_live, self.use_by = span_coef, target_live, use_by
         self.advantage_scale, self.return_scale = AdvantageScale(), ReturnScale()
@@ -258,9 +258,10 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
         return result
 
     def set_env(self, env: Playable, force_reset: bool = True) -> None:
-        """SB3's; `env` may be whatever an agent is made with."""
+        """SB3's; `env` may be whatever an agent is made with. Of an id as many are made as the
+        agent has, with its seed."""
         n_envs = self.n_envs if isinstance(env, str) else None
-        super().set_env(playable_env(env, n_envs, None), force_reset)  # type: ignore[arg-type]
+        super().set_env(playable_env(env, n_envs, self.seed), force_reset)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: Any, env: Playable | None = None, *args: Any, **kwargs: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import json
 import lzma
 import math
@@ -15,12 +17,16 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
 
 from .advantage_scale import LEAST_SHARE, SolvedSign
 
 LARGEST_WEIGHT = 1e12
 """Weights beyond it have diverged: sums of their products overflow single precision."""
 
+LARGEST_OBSERVATION = 1e15
+"""Observations beyond it are not read: sums of their squares, in the layers that normalise, come
+near the largest number of single precision, 3.4e38."""
 
 DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError),
@@ -28,7 +34,7 @@ DAMAGED = (
 )
 """What reading a damaged zip file raises, by what is damaged."""
 
-CHECKPOINT_FORMAT = 11
+CHECKPOINT_FORMAT = 12
 """Raised whenever what an agent saves changes, so that an older file is refused and not misread."""
 
 
@@ -73,12 +79,16 @@ def check_bounds(agent: Any) -> None:
         raise ValueError(f"max_grad_norm = {bound} must be above 0; float('inf') for no bound")
 
 
-def check_seed(seed: int | None) -> None:
-    """Raise ValueError for what no generator of random numbers takes as its seed."""
-    if seed is not None and not (isinstance(seed, int | np.integer) and 0 <= seed < 2**32):
+def check_seed(seed: int | np.integer[Any] | None) -> int | None:
+    """The seed as Python's own integer. Raises ValueError for what no generator of random numbers
+    takes."""
+    if seed is None:
+        return None
+    if not (isinstance(seed, int | np.integer) and 0 <= seed < 2**32):
         raise ValueError(
             f"seed = {seed!r} is out of bounds; use a whole number, 0 to {2**32 - 1}, or None"
         )
+    return int(seed)
 
 
 def check_sb3_options(agent: Any) -> None:
@@ -94,9 +104,16 @@ def check_sb3_options(agent: Any) -> None:
             "-1 to draw the noise once per rollout"
         )
     net_arch = agent.policy_kwargs.get("net_arch") or []
+    if isinstance(net_arch, list) and net_arch and isinstance(net_arch[0], dict):
+        net_arch = net_arch[0]  # as SB3 takes it, with a warning
     layers = net_arch.values() if isinstance(net_arch, dict) else [net_arch]
     if any(units < 1 for part in layers for units in part):
         raise ValueError(f"net_arch = {net_arch} has a layer below 1 unit; use 1 or more")
+    if "activation_fn" in agent.policy_kwargs and not any(layers):
+        raise ValueError(
+            f"activation_fn = {agent.policy_kwargs['activation_fn']} is for layers of net_arch, "
+            "which has none; give net_arch, as [64], or leave it out"
+        )
 
 
 def check_advantage_options(
@@ -127,8 +144,17 @@ def check_advantage_options(
             )
 
 
-def check_changes_on_load(changes: Iterable[str]) -> None:
-    """Raise ValueError for options that `load` cannot change."""
+def check_changes_on_load(kind: type[Any], changes: Iterable[str]) -> None:
+    """Raise TypeError for what is no option of the class to be loaded, and ValueError for options
+    that `load` cannot change."""
+    takers: list[Any] = [cls for cls in kind.__mro__ if issubclass(cls, BaseAlgorithm)]
+    takers.append(BaseAlgorithm.load)
+    options = {name for taker in takers for name in inspect.signature(taker).parameters}
+    for name in changes:
+        if name not in options:
+            near = difflib.get_close_matches(name, options, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise TypeError(f"load got {name}, which is no option of {kind.__name__}{hint}")
     if fixed := sorted({"memory", "memory_kwargs", "prediction_coef"} & set(changes)):
         raise ValueError(
             f"load cannot change {', '.join(fixed)}: the network was made with it. Leave it out, "
@@ -151,16 +177,22 @@ def check_finite_observations(
     n_steps: int | None,
     envs: Sequence[int] | None = None,
 ) -> None:
-    """Raise NonFiniteError naming step and environment unless all observations are finite.
+    """Raise NonFiniteError naming step and environment unless all observations are finite, and of
+    a size whose square is.
 
     `envs` are the environments the rows belong to, if not all in order; without a step they are
     said to be given to `predict`.
     """
     for name, part in obs.items() if isinstance(obs, dict) else (("", obs),):
-        if np.issubdtype(part.dtype, np.floating) and not np.isfinite(part).all():
+        if not np.issubdtype(part.dtype, np.floating):
+            continue
+        wrong = ~(np.abs(part) < LARGEST_OBSERVATION)
+        if wrong.any():
+            is_large = np.isfinite(part[wrong][0])
+            lack = f"is beyond {LARGEST_OBSERVATION:g}" if is_large else "is not finite"
             raise NonFiniteError(
-                f"{_first(name, part, ~np.isfinite(part), n_steps, envs)} is not finite; mend the "
-                "environment, or replace such values with gymnasium.wrappers.TransformObservation"
+                f"{_first(name, part, wrong, n_steps, envs)} {lack}; mend the environment, or "
+                "replace such values with gymnasium.wrappers.TransformObservation"
             )
 
 

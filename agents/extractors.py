@@ -3,6 +3,8 @@ convolved, the rest flattened."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -268,15 +270,15 @@ class ObservationExtractor(BaseFeaturesExtractor):
             )
         check_space(observation_space)
         super().__init__(observation_space, features_dim=1)
-        self.is_dict = isinstance(observation_space, spaces.Dict)
-        encoders: dict[str, nn.Module] = {}
-        dim = 0
-        for name, part in parts_of(observation_space).items():
+        parts = parts_of(observation_space)
+        self.names = tuple(parts)
+        # a list, because nn.ModuleDict cannot have names of its own methods or with a dot
+        self.encoders = nn.ModuleList()
+        self._features_dim = 0
+        for part in parts.values():
             encoder, size = self._encoder(part, symbol_width, cnn_width, normalized_image)
-            encoders[name] = encoder
-            dim += size
-        self.encoders = nn.ModuleDict(encoders)
-        self._features_dim = dim
+            self.encoders.append(encoder)
+            self._features_dim += size
 
     @staticmethod
     def _encoder(
@@ -299,21 +301,22 @@ class ObservationExtractor(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor | dict[str, Tensor]) -> Tensor:
         """(N, *shape), or a dict of them, to (N, features_dim)."""
-        if not self.is_dict:
-            return self.encoders["observation"](observations)  # type: ignore[no-any-return]
-        assert isinstance(observations, dict)
-        return torch.cat([enc(observations[key]) for key, enc in self.encoders.items()], dim=1)
+        features = [encoder(part) for encoder, part in self._read(observations)]
+        return features[0] if len(features) == 1 else torch.cat(features, dim=1)
 
     def check(self, observations: Tensor | dict[str, Tensor]) -> None:
         """Raise ValueError for observations that are not what their space made of them."""
-        parts = observations if isinstance(observations, dict) else {"observation": observations}
-        for key, encoder in self.encoders.items():
+        for encoder, part in self._read(observations):
             if isinstance(encoder, SymbolEmbedding | SentenceEncoder):
-                encoder.check(parts[key])
+                encoder.check(part)
 
     def adapt(self, observations: Tensor | dict[str, Tensor]) -> None:
         """Take in a rollout's observations, (N, *shape) or a dict of them, after its update."""
-        parts = observations if isinstance(observations, dict) else {"observation": observations}
-        for key, encoder in self.encoders.items():
+        for encoder, part in self._read(observations):
             if isinstance(encoder, SymbolEmbedding | SentenceEncoder):
-                encoder.adapt(parts[key])
+                encoder.adapt(part)
+
+    def _read(self, observations: Tensor | dict[str, Tensor]) -> Iterator[tuple[nn.Module, Tensor]]:
+        """Every encoder, with what it reads."""
+        for name, encoder in zip(self.names, self.encoders, strict=True):
+            yield encoder, observations[name] if isinstance(observations, dict) else observations

@@ -105,7 +105,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
                 **(features_extractor_kwargs or {}),
             }
         self.memory_name, self.memory_kwargs = memory, dict(memory_kwargs or {})
-        self.predicts = predicts
+        self.predicts, self.scales_pictures = predicts, normalize_images
         super().__init__(
             observation_space,
             action_space,
@@ -116,7 +116,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             # ObservationExtractor tells pictures from symbols itself
             normalize_images=normalize_images and not is_ours,
             optimizer_class=optimizer_class,
-            optimizer_kwargs=STEADY_ADAM | (optimizer_kwargs or {})
+            optimizer_kwargs=_steady(optimizer_kwargs or {})
             if optimizer_class is torch.optim.Adam
             else optimizer_kwargs,
             **kwargs,
@@ -128,6 +128,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             "memory": self.memory_name,
             "memory_kwargs": self.memory_kwargs,
             "predicts": self.predicts,
+            "normalize_images": self.scales_pictures,
         }
 
     def _build_mlp_extractor(self) -> None:
@@ -190,8 +191,14 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         observation; None: none of them.
 
         Raises ValueError when state or `episode_start` are of another number of environments, and
-        for observations that are not finite or that a discrete space does not count to.
+        for observations that are not finite or that a discrete space does not count to, or that are
+        what gymnasium's `reset` returns, with the info.
         """
+        if isinstance(observation, tuple) and len(observation) == 2:
+            raise ValueError(
+                "predict got a tuple: reset() of a gymnasium environment returns the observation "
+                "and an info; pass on the first, as in obs, info = env.reset()"
+            )
         self.set_training_mode(False)
         obs_tensor, vectorized = self.obs_to_tensor(observation)
         parts = obs_tensor if isinstance(obs_tensor, dict) else {"": obs_tensor}
@@ -310,6 +317,14 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
     ) -> Tensor:
         """What `values_of` gives, (B, 1)."""
         return self.values_of(obs, state, starts_B)[:, None]
+
+
+def _steady(given: dict[str, Any]) -> dict[str, Any]:
+    """Options of Adam: those given before `STEADY_ADAM`, some of which exclude its fused form."""
+    defaults = dict(STEADY_ADAM)
+    if given.get("foreach") or given.get("differentiable"):
+        del defaults["fused"]
+    return defaults | given
 
 
 def _batch_size(state: State) -> int:

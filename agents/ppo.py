@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -148,20 +149,13 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         self._begin_update()
         figures: dict[str, list[float]] = {}
         seen: list[tuple[RolloutSegment, Aux]] = []
-        too_far = False
         for epoch in range(self.n_epochs):
             self._n_updates += 1
-            for segment in self.rollout_buffer.segments(self.envs_per_batch, self._rng):
-                loss, aux, now = self._loss(segment)
-                for name, figure in now.items():
-                    figures.setdefault(name, []).append(figure)
-                if self.target_kl is not None and now["approx_kl"] > 1.5 * self.target_kl:
-                    too_far = True
-                    break
-                self._descend(loss)
-                if epoch == 0:
-                    seen.append((segment, aux))
-            if too_far:
+            segments = self.rollout_buffer.segments(self.envs_per_batch, self._rng)
+            learned, is_too_far = self._pass(segments, figures)
+            if epoch == 0:  # all environments, also those that were not come to
+                seen = learned + [(segment, self._held(segment)) for segment in segments]
+            if is_too_far:
                 break
         for name, values in figures.items():
             self.logger.record(f"train/{name}", sum(values) / len(values))
@@ -169,6 +163,27 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
             if (clip := getattr(self, name)) is not None:
                 self.logger.record(f"train/{name}", clip(self._current_progress_remaining))
         self._end_update(seen)
+
+    def _pass(
+        self, segments: Iterable[RolloutSegment], figures: dict[str, list[float]]
+    ) -> tuple[list[tuple[RolloutSegment, Aux]], bool]:
+        """Descend on one minibatch after the other, until the policy has moved too far. Returns
+        those taken, with what the memory said, and whether it has; the losses go to `figures`."""
+        taken = []
+        for segment in segments:
+            loss, aux, now = self._loss(segment)
+            taken.append((segment, aux))
+            for name, figure in now.items():
+                figures.setdefault(name, []).append(figure)
+            if self.target_kl is not None and now["approx_kl"] > 1.5 * self.target_kl:
+                return taken, True
+            self._descend(loss)
+        return taken, False
+
+    @torch.no_grad()
+    def _held(self, segment: RolloutSegment) -> Aux:
+        """What the memory says of a minibatch that is not learned from."""
+        return self._evaluate(segment).aux
 
     def _loss(self, segment: RolloutSegment) -> tuple[torch.Tensor, Aux, dict[str, float]]:
         """The loss of a minibatch, what the memory said, and the figures to log."""

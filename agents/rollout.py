@@ -69,9 +69,15 @@ class MemoryRolloutBuffer(RolloutBuffer):
         """Store one step of every environment; values and log-probabilities come in `finish`."""
         space: Any = self.observation_space
         for key, part in (obs if isinstance(obs, dict) else {"": obs}).items():
-            shape = (self.n_envs, *get_obs_shape(space[key] if key else space))
+            kind = space[key] if key else space
+            shape = (self.n_envs, *get_obs_shape(kind))
             if self.pos == 0:
-                self.stored[key] = np.zeros((self.buffer_size, *shape), dtype=part.dtype)
+                # whole numbers may be but the first observations of a space that has others
+                is_whole = np.issubdtype(kind.dtype, np.floating) > np.issubdtype(
+                    part.dtype, np.floating
+                )
+                dtype = kind.dtype if is_whole else part.dtype
+                self.stored[key] = np.zeros((self.buffer_size, *shape), dtype)
             self.stored[key][self.pos] = part.reshape(shape)
         self.actions[self.pos] = action.reshape(self.n_envs, self.action_dim)
         self.rewards[self.pos] = reward

@@ -37,6 +37,8 @@ class SavedAlgorithm(OnPolicyAlgorithm):
     """Name under which checkpoints are saved; a sub-class loads those of its parent."""
     policy: MemoryActorCriticPolicy
     rescue_path: str
+    run_options: dict[str, dict[str, Any]] | None = None
+    """All options of the run of `train_rl.py` that trains it, which goes on with no others."""
     _rng: np.random.Generator
     _random_state: RandomState | None = None
     _last_state: State | None = None
@@ -71,6 +73,12 @@ class SavedAlgorithm(OnPolicyAlgorithm):
             if isinstance(cause, NonFiniteError):
                 raise self._rescued(cause) from None
             raise
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        """SB3's, but never below 0: where the last rollout goes on beyond the training, a schedule
+        that falls to 0 would turn negative and the agent learn backwards."""
+        done = min(num_timesteps, total_timesteps)
+        super()._update_current_progress_remaining(done, total_timesteps)
 
     def _cause(self, error: Exception) -> Exception:
         """That the policy has diverged, if it has, or else the error itself."""
@@ -145,7 +153,7 @@ class SavedAlgorithm(OnPolicyAlgorithm):
         network was made with.
         """
         check_checkpoint(path, cls.algorithm)
-        check_changes_on_load(kwargs)
+        check_changes_on_load(cls, kwargs)
         if isinstance(env, str):
             model = super().load(path, None, *args, **kwargs)
             model.set_env(env, kwargs.get("force_reset", True))  # type: ignore[arg-type]

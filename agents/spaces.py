@@ -26,8 +26,8 @@ def check_space(space: spaces.Space[Any]) -> None:
     """Raise ValueError, with the way out, for observations that an agent cannot read."""
     for name, part in parts_of(space).items():
         named = f"observation {name!r}"
-        if "." in name:
-            raise ValueError(f"{named} has a dot in its name, which PyTorch's modules cannot have")
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"{named} has no name; give the parts of a Dict names, as 'position'")
         if not isinstance(part, SUPPORTED_SPACES):
             advice = "wrap the environment so that it is one of these"
             if name == "mission" or "Mission" in type(part).__name__:

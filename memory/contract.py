@@ -197,6 +197,13 @@ def check_counts(owner: str, **values: int) -> None:
             raise ValueError(f"{owner}: {name} = {value!r} must be a whole number, an int")
 
 
+def check_flags(owner: str, **values: bool) -> None:
+    """Raise ValueError for the first of `values` that is neither True nor False."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{owner}: {name} = {value!r} must be True or False")
+
+
 def check_spans(owner: str, initial_span: float, max_span: float, ramp: float) -> None:
     """Raise ValueError unless single precision tells every age up to `max_span` and the ramp from
     the next, and `initial_span` is a fraction of `max_span`, neither none nor all."""

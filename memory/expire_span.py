@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .contract import check_counts, check_number, check_positive, check_spans
+from .contract import check_counts, check_flags, check_number, check_positive, check_spans
 from .slot_transformer import SlotState, SlotTransformer
 from .stack import TransformerConfig
 
@@ -40,6 +40,7 @@ class ExpireSpanConfig(TransformerConfig):
         super().__post_init__()
         check_spans("expire-span", self.initial_span, self.max_span, self.ramp)
         check_positive("expire-span", temperature=self.temperature)
+        check_flags("expire-span", shorten=self.shorten)
         if isinstance(self.max_live, int) and self.max_live < 2:
             raise ValueError(
                 f"expire-span: max_live = {self.max_live} must be at least 2, the present step and "

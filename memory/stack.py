@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import FeedForward, MemoryAttention, initialise
-from .contract import Memory, check_counts
+from .contract import Memory, check_counts, check_flags
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class TransformerConfig:
     """Whether layers are joined by the gates of GTrXL instead of sums (arXiv:1910.06764)."""
 
     def __post_init__(self) -> None:
+        check_flags(self.memory, gated=self.gated)
         check_counts(
             self.memory,
             width=self.width,

@@ -477,6 +477,26 @@ def test_an_agent_needs_an_environment() -> None:
         MemoryPPO("MlpPolicy")
 
 
+@for_both_algorithms
+@pytest.mark.parametrize("value", [1e22, -1e16])
+def test_an_observation_too_large_to_square_is_named(
+    algorithm: Any, value: float, tmp_path: Path
+) -> None:
+    rescued = str(tmp_path / "rescued.zip")
+    env = spoiled_envs("observation", at=3, value=value)
+    model = algorithm("MlpPolicy", env, n_steps=T, rescue_path=rescued, **SMALL)
+    with pytest.raises(NonFiniteError, match=r"entry \(1,\) = .* environment 1 .* beyond 1e\+15"):
+        model.learn(B * T)
+
+
+@for_both_algorithms
+def test_what_is_no_option_of_the_class_is_refused_on_load(algorithm: Any, tmp_path: Path) -> None:
+    small(algorithm).save(tmp_path / "model")
+    with pytest.raises(TypeError, match=r"load got entcoef, .* did you mean ent_coef"):
+        algorithm.load(tmp_path / "model", entcoef=3)
+    assert algorithm.load(tmp_path / "model", ent_coef=0.5, device="cpu").ent_coef == 0.5
+
+
 @pytest.mark.parametrize("env", [Spaces, gym.Env, 7])
 def test_what_is_no_environment_is_named(env: Any) -> None:
     with pytest.raises(TypeError, match=r"env = .* is no environment; .* not its class"):
@@ -521,7 +541,7 @@ def test_environments_given_have_their_own_number() -> None:
         (BOX, spaces.Discrete(4, start=3), "start"),
         (BOX, spaces.Box(-np.inf, np.inf, (2,)), "finite bounds"),
         (BOX, spaces.MultiBinary([2, 2]), "MultiBinary"),
-        (spaces.Dict({"a.b": BOX}), spaces.Discrete(2), "'a.b' has a dot in its name"),
+        (spaces.Dict({"": BOX}), spaces.Discrete(2), "'' has no name; give the parts"),
         (spaces.MultiDiscrete(np.array([[2, 3], [4, 2]])), spaces.Discrete(2), "MultiDiscrete"),
     ],
 )

@@ -38,7 +38,7 @@ def test_a_picture_shares_vectors_by_channel_as_sb3_hands_it_over(size: int) -> 
     channel = 0 if size == 7 else 2
     extractor = model.policy.features_extractor
     assert isinstance(extractor, ObservationExtractor)
-    embedding = extractor.encoders["observation"]
+    embedding = extractor.encoders[0]
     assert isinstance(embedding, SymbolEmbedding)
     assert embedding.anywhere.shape == (3 * extractors.IMAGE_SYMBOLS, 64)
     with torch.no_grad():
@@ -99,8 +99,8 @@ class Shown(gym.Env[np.ndarray, np.int64]):
 
     action_space = spaces.Discrete(2)
 
-    def __init__(self, space: spaces.Box) -> None:
-        self.observation_space = space
+    def __init__(self, space: spaces.Box | spaces.Dict) -> None:
+        self.observation_space = space  # type: ignore[assignment]
 
     def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
         return self.observation_space.sample(), {}
@@ -134,7 +134,13 @@ def test_normalised_pictures_are_convolved_if_the_user_says_so() -> None:
     model = MemoryPPO("CnnPolicy", env, n_steps=8, policy_kwargs=policy_kwargs).learn(8)
     extractor = model.policy.features_extractor
     assert isinstance(extractor, ObservationExtractor)
-    assert isinstance(extractor.encoders["observation"], NatureCNN)
+    assert isinstance(extractor.encoders[0], NatureCNN)
+
+
+def test_parts_of_a_dict_may_have_any_name() -> None:
+    box = spaces.Box(-1, 1, (2,), np.float32)
+    env = DummyVecEnv([lambda: Shown(spaces.Dict({"items": box, "a.b": box, "train": box}))])
+    learn(env)
 
 
 SENTENCE = spaces.Box(0, 9, (4,), np.uint16)

@@ -17,7 +17,7 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecMonitor, VecNormalize
 from torch import Tensor
 
 from expire_span.agents import MemoryA2C, MemoryPPO
@@ -230,6 +230,51 @@ def test_what_is_stored_is_not_rounded(dtype: type[Any], squashes: bool) -> None
     model.learn(2 * B * T, callback=compare)
     assert max(compare.ratio_errors) < 1e-5
     assert max(compare.value_errors) < 1e-5
+
+
+class WholeAtFirst(RandomEnv):
+    """Observations of a float space that begin with whole numbers, as `np.zeros(8, int)` does."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        obs, info = super().reset(seed=seed, options=options)
+        return np.zeros_like(obs, dtype=np.int64), info
+
+
+def test_observations_after_whole_numbers_are_not_rounded() -> None:
+    """Processes hand observations on as they are, where SB3's `DummyVecEnv` casts them."""
+    env = SubprocVecEnv([WholeAtFirst] * B, start_method="fork")
+    try:
+        model = MemoryPPO("MlpPolicy", env, memory_kwargs=SMALL, n_steps=T, seed=0)
+        compare = CompareWithActing()
+        model.learn(2 * B * T, callback=compare)
+    finally:
+        env.close()
+    assert model.rollout_buffer.stored[""].dtype == np.float32
+    assert max(compare.ratio_errors) < 1e-5
+    assert max(compare.value_errors) < 1e-5
+
+
+@pytest.mark.parametrize("target_kl", [1e-9, None])
+def test_evictions_are_counted_in_every_environment_however_early_an_update_stops(
+    target_kl: float | None,
+) -> None:
+    options = SMALL | {"max_span": 40, "max_live": 4}
+    model = MemoryPPO(
+        "MlpPolicy",
+        random_envs(),
+        memory_kwargs=options,
+        n_steps=T,
+        batch_size=T,
+        learning_rate=1e-2,
+        target_kl=target_kl,
+        seed=0,
+    )
+    model.learn(B * T)
+    logged = model.logger.name_to_value
+    segment = model.rollout_buffer.segment(np.arange(B))
+    evicted_B = model._held(segment).evicted_B
+    assert evicted_B is not None
+    assert logged["memory/evicted"] == evicted_B.sum() > 0
 
 
 # timeouts

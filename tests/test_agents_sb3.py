@@ -178,6 +178,7 @@ class TwoLayers(BaseFeaturesExtractor):
 OPTIONS: dict[str, dict[str, Any]] = {
     "net_arch": {"policy_kwargs": {"net_arch": [12]}},
     "net_arch of two": {"policy_kwargs": {"net_arch": {"pi": [12, 8], "vf": [10]}}},
+    "net_arch as of old": {"policy_kwargs": {"net_arch": [{"pi": [12], "vf": [10]}]}},
     "activation_fn": {"policy_kwargs": {"net_arch": [12], "activation_fn": nn.ReLU}},
     "features extractor": {
         "policy_kwargs": {
@@ -186,6 +187,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         }
     },
     "optimizer": {"policy_kwargs": {"optimizer_class": torch.optim.AdamW, "ortho_init": False}},
+    "optimizer that loops": {"policy_kwargs": {"optimizer_kwargs": {"foreach": True}}},
+    "seed of numpy": {"seed": np.int64(3)},
     "schedule": {"learning_rate": lambda remaining: 1e-3 * remaining},
     "one step": {"n_steps": 1},
     "no bootstrapping of advantages": {"gae_lambda": 0.0},
@@ -209,6 +212,7 @@ OPTIONS_OF: list[tuple[Any, str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:As shared layers")  # SB3's, of net_arch as of old
 @pytest.mark.parametrize(
     ("algorithm", "kwargs"),
     [pytest.param(a, kwargs, id=f"{a.__name__}-{name}") for a, name, kwargs in OPTIONS_OF],
@@ -239,6 +243,37 @@ def test_rms_prop_is_used_when_asked_for() -> None:
 def test_options_of_another_optimizer_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(MemoryA2C, **options)
+
+
+def test_an_activation_without_a_layer_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"activation_fn = .*ReLU.* give net_arch, as \[64\]"):
+        build(policy_kwargs={"activation_fn": nn.ReLU})
+
+
+@for_both_algorithms
+def test_schedules_stay_above_0_in_a_rollout_beyond_the_training(algorithm: Any) -> None:
+    asked: list[float] = []
+
+    def linear(left: float) -> float:
+        asked.append(left)
+        return 1e-3 * left
+
+    build(algorithm, learning_rate=linear).learn(2 * B * T - 1)
+    assert len(set(asked)) == 3 and min(asked) == 0
+
+
+@for_both_algorithms
+def test_a_picture_of_floats_is_read_the_same_by_a_policy_loaded_alone(
+    algorithm: Any, tmp_path: Path
+) -> None:
+    class Picture(gym.Env[Any, Any]):
+        observation_space = spaces.Box(-1, 1, (3, 36, 36), np.float32)
+        action_space = spaces.Discrete(2)
+
+    policy = algorithm("CnnPolicy", Picture(), memory_kwargs={"width": 16}).policy
+    policy.save(tmp_path / "policy")
+    loaded = type(policy).load(tmp_path / "policy")
+    assert equal(policy.state_dict(), loaded.state_dict())
 
 
 def test_target_kl_stops_an_update_early() -> None:
@@ -340,6 +375,26 @@ def test_an_id_is_made_as_often_as_the_agent_had_environments(tmp_path: Path) ->
     loaded = MemoryPPO.load(tmp_path / "model", env=CORRIDOR)
     assert loaded.n_envs == 3
     loaded.learn(3 * T)
+
+
+def test_environments_of_an_id_have_the_seed_of_the_agent(tmp_path: Path) -> None:
+    build().save(tmp_path / "model")
+
+    def loaded(**kwargs: Any) -> dict[str, Tensor]:
+        return parameters(MemoryPPO.load(tmp_path / "model", env=CORRIDOR, **kwargs).learn(B * T))
+
+    def moved() -> dict[str, Tensor]:
+        model = build()
+        model.set_env(CORRIDOR)
+        return parameters(model.learn(B * T))
+
+    assert equal(loaded(), loaded()) and equal(moved(), moved())
+    assert equal(loaded(seed=3), loaded(seed=3)) and not equal(loaded(seed=3), loaded(seed=4))
+
+
+def test_predict_says_that_reset_of_gymnasium_returns_two() -> None:
+    with pytest.raises(ValueError, match=r"got a tuple: .* as in obs, info = env.reset\(\)"):
+        build().predict(gym.make(CORRIDOR).reset())
 
 
 @pytest.mark.parametrize("starts", [[True], [[False] * B] * 2])

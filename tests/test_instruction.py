@@ -193,7 +193,7 @@ def test_sentences_are_read_by_an_encoder_that_tells_who_from_whom() -> None:
     model = MemoryPPO(
         "MlpPolicy", "expire_span.envs:ExpireSpan/Instruction-v0", n_envs=2, n_steps=8, seed=0
     )
-    encoder = model.policy.features_extractor.encoders["observation"]  # type: ignore[index]
+    encoder = model.policy.features_extractor.encoders[0]  # type: ignore[index]
     assert isinstance(encoder, SentenceEncoder)
     model.learn(32)
     one = compose(Kind.ASK, "baker", "miller", "smith")

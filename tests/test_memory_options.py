@@ -56,6 +56,12 @@ def test_words_are_no_numbers(name: str, option: str) -> None:
         make_memory(name, dim_in=4, **{option: "a"})
 
 
+@pytest.mark.parametrize("option", ["gated", "shorten"])
+def test_what_is_neither_true_nor_false_is_named(option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option} = 'no' must be True or False"):
+        make_memory("expire-span", dim_in=4, **{option: "no"})
+
+
 @for_every_memory
 def test_sizes_of_numpy_are_sizes(name: str) -> None:
     assert make_memory(name, np.int64(4)).dim_in == 4  # type: ignore[arg-type]

@@ -134,12 +134,52 @@ def test_an_agent_of_another_run_is_refused(
     assert main([*CORRIDOR, *QUICK, *SMALL, *options]) == 0
     shutil.copy(finished / "model.zip", run_dir)
     assert main(["--resume", str(run_dir), "--total-timesteps", "4096"]) == 2
-    assert "was saved with n_envs = 4, and" in capsys.readouterr().err
+    assert "was trained with total_timesteps" not in (said := capsys.readouterr().err)
+    assert "was trained with n_envs = 4, and" in said and "--weights-from" in said
     config = parse(["--resume", str(finished)])
     options = replace(config.memory_options, max_span=33.0)
     for other in (replace(config, memory="lstm"), replace(config, memory_options=options)):
-        with pytest.raises(UserError, match=r"was saved with (memory = expire|max_span = 32\.0)"):
+        with pytest.raises(UserError, match=r"trained with (memory = expire|max_span = 32\.0)"):
             open_session(other, [], print)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ("gamma: 0.99", "gamma: 0.5", "gamma = 0.99, and"),
+        ("seed: 3", "seed: 7", "seed = 3, and"),
+        ("max_length: 8", "max_length: 6", "'max_length': 8}, and"),
+    ],
+)
+def test_a_config_that_was_changed_is_not_gone_on_with(
+    before: str,
+    after: str,
+    says: str,
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_dir = tmp_path / "copy"
+    shutil.copytree(finished, run_dir)
+    config = run_dir / "config.yaml"
+    text = config.read_text()
+    assert before in text
+    config.write_text(text.replace(before, after))
+    assert main(["--resume", str(run_dir), "--total-timesteps", "2048"]) == 2
+    said = capsys.readouterr().err
+    assert "model.zip was trained with" in said and says in said
+
+
+def test_an_agent_of_no_run_is_not_gone_on_with(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "copy"
+    shutil.copytree(finished, run_dir)
+    model = MemoryPPO.load(run_dir / "model.zip")
+    model.run_options = None
+    model.save(run_dir / "model.zip")
+    assert main(["--resume", str(run_dir)]) == 2
+    assert "was saved by no run of train_rl.py" in capsys.readouterr().err
 
 
 def test_fewer_steps_than_are_done_are_refused(

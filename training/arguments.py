@@ -9,6 +9,7 @@ Later sources win: dataclass defaults, preset, config file, command line.
 from __future__ import annotations
 
 import difflib
+import json
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -169,6 +170,12 @@ def as_sections(config: AnyConfig) -> dict[str, dict[str, Any]]:
         section: {name: _plain(value) for name, value in part.items()}
         for section, part in zip(SECTIONS, parts, strict=True)
     }
+
+
+def as_stored(config: AnyConfig) -> dict[str, dict[str, Any]]:
+    """`as_sections`, as it comes back from the file an agent is saved in."""
+    stored: dict[str, dict[str, Any]] = json.loads(json.dumps(as_sections(config)))
+    return stored
 
 
 def _plain(value: Any) -> Any:

@@ -15,9 +15,15 @@ import expire_span.envs  # noqa: F401  (registers the environments)
 from expire_span.agents import CheckpointError, make_vec_env
 from expire_span.agents.base import MemoryOnPolicyAlgorithm
 from expire_span.agents.checks import check_checkpoint
-from expire_span.memory import MEMORIES
 
-from .arguments import UserError, quoted
+from .arguments import (
+    CHANGEABLE_ON_RESUME,
+    NOT_REPEATED,
+    SECTIONS,
+    UserError,
+    as_stored,
+    quoted,
+)
 from .config import ALGORITHMS, AnyConfig
 from .curriculum import stage_reached, stages_of
 from .metrics_csv import Row, read_metrics
@@ -50,6 +56,7 @@ def begin(config: AnyConfig) -> Beginning:
         device=config.device,
         **config.algorithm.algorithm_kwargs(config.memory),
     )
+    model.run_options = as_stored(config)
     if config.weights_from is not None:
         _take_weights(model, RunDirectory(config.weights_from))
     return Beginning(RunDirectory.create(config), model, [], 0)
@@ -181,21 +188,31 @@ def _check_model(
     model: MemoryOnPolicyAlgorithm, config: AnyConfig, directory: RunDirectory
 ) -> None:
     """Raise UserError for an agent of another run, or one that has taken more steps than asked."""
-    memory = model.policy_kwargs["memory"]
-    options = MEMORIES[memory].config(**model.policy_kwargs["memory_kwargs"])
-    said = {"n_envs": config.n_envs, "memory": config.memory, **vars(config.memory_options)}
-    for name, value in {"n_envs": model.n_envs, "memory": memory, **vars(options)}.items():
-        if value != said[name]:
-            raise UserError(
-                f"{directory.model} was saved with {name} = {value}, and {directory.config} says "
-                f"{said[name]}: they are of different runs"
-            )
+    if model.run_options is None:
+        raise UserError(
+            f"{directory.model} was saved by no run of train_rl.py; go on with it in the script "
+            f"that saved it, or begin a run with its weights: {_with_weights(directory)}"
+        )
+    stored = as_stored(config)
+    for section in SECTIONS:
+        for name, value in stored[section].items():
+            before = model.run_options[section].get(name, value)
+            if before != value and name not in (*CHANGEABLE_ON_RESUME, *NOT_REPEATED):
+                raise UserError(
+                    f"{directory.model} was trained with {name} = {before}, and {directory.config} "
+                    f"says {value}: that file was changed, or they are of different runs. Set it "
+                    f"back, or begin a new run, {_with_weights(directory)}"
+                )
     done = model.num_timesteps
     if config.total_timesteps <= done - model.n_envs * model.n_steps:  # not in the last rollout
         raise UserError(
             f"total_timesteps = {config.total_timesteps} is below the {done} steps that "
             f"{directory.path} has done; give more to go on, or {done} to evaluate the agent"
         )
+
+
+def _with_weights(directory: RunDirectory) -> str:
+    return f"--config {quoted(directory.config)} --weights-from {quoted(directory.path)}"
 
 
 def fresh_seed(*entropy: int) -> int:

@@ -63,9 +63,8 @@ class StableDecay:
     end: float = 0.0
 
     def __call__(self, progress_remaining: float) -> float:
-        """The number when `progress_remaining`, 1 at the start, is left of the training. That is
-        below 0 where the last rollout goes on beyond it."""
-        return self.end + (self.start - self.end) * min(1.0, max(0.0, 2.0 * progress_remaining))
+        """The number when `progress_remaining`, 1 at the start, is left of the training."""
+        return self.end + (self.start - self.end) * min(1.0, 2.0 * progress_remaining)
 
 
 @dataclass(frozen=True, kw_only=True)
