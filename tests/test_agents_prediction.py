@@ -125,7 +125,7 @@ def prediction_error(memory: str) -> float:
         prediction_coef=1.0,
         seed=0,
     )
-    model.learn(6_000)
+    model.learn(5_000)
     segment = model.rollout_buffer.segment(np.arange(model.n_envs))
     loss = model.policy.evaluate_rollout(
         segment.observations, segment.actions, segment.state, segment.episode_starts

@@ -17,7 +17,7 @@ QUICK = [
     *("--env", "expire_span.envs:ExpireSpan/Portal-v0", "--preset", "none"),
     *("--env-kwargs", "n_rooms=2", "view_size=3"),
     *("--total-timesteps", "2048", "--n-envs", "4", "--n-steps", "64", "--eval-episodes", "8"),
-    *("--width", "16", "--n-heads", "2", "--wandb", "disabled", "--no-progress"),
+    *("--width", "16", "--n-heads", "2", "--n-epochs", "1", "--wandb", "disabled", "--no-progress"),
     *("--no-eval-deterministic",),
 ]
 STAGED = ["--curriculum", "n_rooms=1", "n_rooms=1,view_size=5"]
@@ -135,7 +135,7 @@ def test_stage_is_over_once_it_is_mastered(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     # one room is passed sooner or later, whatever the agent does
     staged = ["--curriculum", "n_rooms=1", "--curriculum-success", "0.4"]
-    longer = ["--total-timesteps", "12288", "--n-envs", "16"]
+    longer = ["--total-timesteps", "12288", "--n-envs", "16", "--n-epochs", "4"]
     assert main([*QUICK, *staged, *longer, "--run-dir", str(run_dir)]) == 0
     assert stages(run_dir)[-1][1] == 1
 

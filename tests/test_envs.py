@@ -246,7 +246,7 @@ def test_oracle_without_memory_earns_what_is_documented_for_it(
     n_episodes = 1000
     if "Instruction" in env_id:  # silence is best: every episode runs to its limit
         n_episodes, kwargs = 64, {**kwargs, "max_steps": 500}
-    env = vector_form(env_id, 64, **kwargs)
+    env = vector_form(env_id, min(n_episodes, 250), **kwargs)
     oracle = oracle_of(env_id, remember=False, seed=0, **oracle_arguments(kwargs))
     returns, _ = play_to_the_end(env, oracle, n_episodes)
     expected = documented(env_id, **kwargs).RETURN_WITHOUT_MEMORY

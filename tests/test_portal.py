@@ -159,7 +159,7 @@ def test_actions_that_do_not_exist_are_named() -> None:
 
 
 def test_evaluation_gives_the_share_of_repeated_mistakes() -> None:
-    vec_env = make_vec_env("expire_span.envs:ExpireSpan/Portal-3-v0", 8, seed=0)
+    vec_env = make_vec_env("expire_span.envs:ExpireSpan/Portal-3-v0", 64, seed=0)
     model = MemoryPPO("MlpPolicy", vec_env, memory="none", n_steps=8, seed=0)
     evaluation = evaluate_retention(model, vec_env, 200, deterministic=False)
     assert evaluation.tallies.keys() == {"repeated_mistakes", "rooms_reached"}
