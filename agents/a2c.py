@@ -11,6 +11,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from .base import MemoryOnPolicyAlgorithm
 from .environments import Playable
 from .losses import entropy_loss, value_loss
+from .metrics import Held
 from .policy import MemoryActorCriticPolicy
 
 RMS_PROP_EPS = 1e-5
@@ -99,4 +100,4 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         self.logger.record("train/entropy_loss", entropy.item())
         if evaluation.prediction_loss is not None:
             self.logger.record("train/prediction_loss", evaluation.prediction_loss.item())
-        self._end_update([(segment, evaluation.aux)])
+        self._end_update([Held.of(segment, evaluation.aux)])

@@ -183,7 +183,9 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
             callback.update_locals(locals())
             goes_on = callback.on_step()
             self._update_info_buffer(infos, dones)
-            self._returns.add(rewards, dones, infos)
+            normalizer = self._vec_normalize_env
+            earned = rewards if normalizer is None else normalizer.get_original_reward()
+            self._returns.add(earned, dones, infos)
             self._tracker.count(infos[i] for i in np.flatnonzero(dones))
             self._bootstrap_timeouts(rewards, dones, infos, step.state)
             rollout_buffer.add(self._last_obs, actions, rewards, starts, marks[0] >= 0)  # type: ignore[arg-type]

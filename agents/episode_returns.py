@@ -32,8 +32,8 @@ def is_monitored(env: VecEnv) -> bool:
 
 
 class EpisodeReturns:
-    """What the recent episodes earned: as a Monitor says, before any normalisation, or else the sum
-    of the rewards the agent got.
+    """What the recent episodes earned: as a Monitor says, or else the sum of the rewards; before
+    any normalisation.
 
     `monitored`: whether all environments have a Monitor. What ends without its word is then no
     episode, as in SB3's `evaluate_policy`, but a life lost in a game that goes on; unless it is cut
@@ -61,5 +61,5 @@ class EpisodeReturns:
             if not self.monitored or "episode" in infos[i] or infos[i].get("TimeLimit.truncated")
         }
         self.recent.extend(ended.values())
-        self.sum_B[dones_B] = 0
+        self.sum_B[list(ended)] = 0
         return ended

@@ -9,14 +9,14 @@ import torch
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
-from expire_span.memory import Aux, LiveMemories, State, state_bytes
+from expire_span.memory import LiveMemories, State, state_bytes
 
 from .advantage_scale import AdvantageScale, SolvedSign
 from .checks import check_finite_gradient
 from .episode_returns import EpisodeReturns
 from .extractors import ObservationExtractor
 from .losses import normalize
-from .metrics import record_learning, record_rollout
+from .metrics import Held, record_learning, record_rollout
 from .policy import Evaluation
 from .retention import RetentionTracker
 from .return_scale import ReturnScale
@@ -121,7 +121,7 @@ class LearningAlgorithm(SavedAlgorithm):
         )
         self.policy.optimizer.step()
 
-    def _end_update(self, seen: list[tuple[RolloutSegment, Aux]]) -> None:
+    def _end_update(self, seen: list[Held]) -> None:
         """What an update leaves behind: statistics of the observations, and metrics.
 
         The statistics come last, so that learning saw the rollout as acting did. Whether the policy
@@ -136,7 +136,7 @@ class LearningAlgorithm(SavedAlgorithm):
         if self.num_timesteps >= self._total_timesteps:
             self._check_outputs()
 
-    def _record_memory(self, seen: list[tuple[RolloutSegment, Aux]]) -> None:
+    def _record_memory(self, seen: list[Held]) -> None:
         """Log what the memory held during the rollout. See docs/metrics.md."""
         assert self._last_state is not None and self._tracker is not None
         self.logger.record("memory/bytes", state_bytes(self._last_state))

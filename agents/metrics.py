@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.utils import explained_variance
+from torch import Tensor
 
 from expire_span.memory import Aux, LiveMemories
 
@@ -14,16 +17,32 @@ from .retention import RetentionTracker, tally_shares
 from .rollout import RolloutSegment
 
 
+class Held(NamedTuple):
+    """What the memory held in a minibatch, without what the gradient needs, which is most of an
+    `Aux`. (B, T) or as there."""
+
+    shows_cue_BT: Tensor
+    span_BTL: Tensor | None
+    live_BTL: Tensor | None
+    evicted_B: Tensor | None
+
+    @classmethod
+    def of(cls, segment: RolloutSegment, aux: Aux) -> Held:
+        """That of a minibatch, by what `unroll` said of it."""
+        span_BTL = None if aux.span_BTL is None else aux.span_BTL.detach()
+        return cls(segment.shows_cue, span_BTL, aux.live_BTL, aux.evicted_B)
+
+
 def record_rollout(
     logger: Logger,
-    seen: list[tuple[RolloutSegment, Aux]],
+    seen: list[Held],
     tracker: RetentionTracker,
     live: LiveMemories | None,
     ramp: float,
 ) -> None:
-    """What the memory held during a rollout: `seen` is each minibatch of it and what `unroll` said,
-    `live` what is left at its end."""
-    record_memory(logger, [aux for _, aux in seen])
+    """What the memory held during a rollout: `seen` is that of each minibatch, `live` what
+    is left at its end."""
+    record_memory(logger, seen)
     record_lifetimes(logger, seen, ramp)
     record_tallies(logger, tracker)
     if live is not None:
@@ -39,11 +58,11 @@ def record_learning(logger: Logger, policy: BasePolicy, rollout: RolloutBuffer) 
         logger.record("train/std", log_std.exp().mean().item())
 
 
-def record_memory(logger: Logger, auxes: list[Aux]) -> None:
-    """Live memories and spans over a rollout, from what `unroll` said of each minibatch of it."""
-    lives = [aux.live_BTL for aux in auxes if aux.live_BTL is not None]
-    spans = [aux.span_BTL for aux in auxes if aux.span_BTL is not None]
-    evicted = [aux.evicted_B for aux in auxes if aux.evicted_B is not None]
+def record_memory(logger: Logger, seen: list[Held]) -> None:
+    """Live memories and spans over a rollout, from those of each minibatch of it."""
+    lives = [held.live_BTL for held in seen if held.live_BTL is not None]
+    spans = [held.span_BTL for held in seen if held.span_BTL is not None]
+    evicted = [held.evicted_B for held in seen if held.evicted_B is not None]
     if lives:
         live_BTL = torch.cat(lives)
         logger.record("memory/live_mean", live_BTL.float().mean().item())
@@ -59,9 +78,9 @@ def record_memory(logger: Logger, auxes: list[Aux]) -> None:
             logger.record(f"memory/span_p95_layer{layer}", span_BT.quantile(0.95).item())
 
 
-def record_lifetimes(logger: Logger, seen: list[tuple[RolloutSegment, Aux]], ramp: float) -> None:
+def record_lifetimes(logger: Logger, seen: list[Held], ramp: float) -> None:
     """Steps from birth to deletion, if the episode lasts, in the layer that keeps longest."""
-    spans = [(segment.shows_cue, aux.span_BTL) for segment, aux in seen if aux.span_BTL is not None]
+    spans = [(held.shows_cue_BT, held.span_BTL) for held in seen if held.span_BTL is not None]
     if not spans:
         return
     is_cue = torch.cat([shows_cue for shows_cue, _ in spans])

@@ -10,11 +10,10 @@ import torch
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
-from expire_span.memory import Aux
-
 from .base import MemoryOnPolicyAlgorithm
 from .environments import Playable
 from .losses import entropy_loss, ppo_policy_loss, value_loss
+from .metrics import Held
 from .policy import MemoryActorCriticPolicy
 from .rollout import RolloutSegment
 
@@ -148,13 +147,13 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         """Update the weights from the rollout collected, `n_epochs` times through it."""
         self._begin_update()
         figures: dict[str, list[float]] = {}
-        seen: list[tuple[RolloutSegment, Aux]] = []
+        seen: list[Held] = []
         for epoch in range(self.n_epochs):
             self._n_updates += 1
             segments = self.rollout_buffer.segments(self.envs_per_batch, self._rng)
             learned, is_too_far = self._pass(segments, figures)
             if epoch == 0:  # all environments, also those that were not come to
-                seen = learned + [(segment, self._held(segment)) for segment in segments]
+                seen = learned + [self._held(segment) for segment in segments]
             if is_too_far:
                 break
         for name, values in figures.items():
@@ -166,13 +165,13 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
 
     def _pass(
         self, segments: Iterable[RolloutSegment], figures: dict[str, list[float]]
-    ) -> tuple[list[tuple[RolloutSegment, Aux]], bool]:
+    ) -> tuple[list[Held], bool]:
         """Descend on one minibatch after the other, until the policy has moved too far. Returns
-        those taken, with what the memory said, and whether it has; the losses go to `figures`."""
+        what the memory held in those taken, and whether it has; the losses go to `figures`."""
         taken = []
         for segment in segments:
-            loss, aux, now = self._loss(segment)
-            taken.append((segment, aux))
+            loss, held, now = self._loss(segment)
+            taken.append(held)
             for name, figure in now.items():
                 figures.setdefault(name, []).append(figure)
             if self.target_kl is not None and now["approx_kl"] > 1.5 * self.target_kl:
@@ -181,12 +180,12 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         return taken, False
 
     @torch.no_grad()
-    def _held(self, segment: RolloutSegment) -> Aux:
-        """What the memory says of a minibatch that is not learned from."""
-        return self._evaluate(segment).aux
+    def _held(self, segment: RolloutSegment) -> Held:
+        """What the memory held in a minibatch that is not learned from."""
+        return Held.of(segment, self._evaluate(segment).aux)
 
-    def _loss(self, segment: RolloutSegment) -> tuple[torch.Tensor, Aux, dict[str, float]]:
-        """The loss of a minibatch, what the memory said, and the figures to log."""
+    def _loss(self, segment: RolloutSegment) -> tuple[torch.Tensor, Held, dict[str, float]]:
+        """The loss of a minibatch, what the memory held, and the figures to log."""
         clip_range = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
         clip_range_vf = (
             self.clip_range_vf(self._current_progress_remaining)  # type: ignore[operator]
@@ -208,4 +207,4 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         named = dict(zip(FIGURES, figures, strict=True))
         if evaluation.prediction_loss is not None:
             named["prediction_loss"] = evaluation.prediction_loss.item()
-        return loss, evaluation.aux, named
+        return loss, Held.of(segment, evaluation.aux), named

@@ -112,7 +112,10 @@ class RetentionTracker:
         age_BLSc = live.step_ages_BLSc().cpu().numpy()
         past_BLS = np.isfinite(age_BLSc[..., 0]) & (age_BLSc[..., 0] > 0)
         cues = 0
+        oldest_B = np.where(np.isfinite(age_BLSc), age_BLSc, 0).max((1, 2, 3), initial=0)
         for i, episode in enumerate(self.cue_steps):
+            for cue, shown in episode.items():  # what no memory reaches any more is never asked for
+                episode[cue] = [s for s in shown if self.step_B[i] - s <= oldest_B[i]]
             steps = [step for shown in episode.values() for step in shown]
             cues += int((self._holding_LS(age_BLSc, i, steps) & past_BLS[i]).sum())
         return cues / int(past_BLS.sum()) if past_BLS.any() else None

@@ -123,8 +123,11 @@ def check_span_options(memory: str, options: Mapping[str, Any]) -> None:
     """Raise ValueError for one of `SPAN_DEFAULTS` that is given and changes nothing: beside the
     memory of that name, or beside a constant `span_coef`."""
     given = {name: options[name] for name, value in SPAN_DEFAULTS.items() if options[name] != value}
-    if memory in MEMORIES and not MEMORIES[memory].learns_spans:
+    kind = MEMORIES.get(memory)
+    if kind is not None and not kind.learns_spans:
         reason, unused = f"memory = {memory!r}, which learns no spans", list(given)
+    elif kind is not None and not kind.spans_single_memories and "use_by" in given:
+        reason, unused = f"memory = {memory!r}, whose memories share a span", ["use_by"]
     else:
         reason = f"span_coef = {options['span_coef']!r}, which presses all alike"
         unused = [name for name in given if name == "use_by" and "span_coef" in given]

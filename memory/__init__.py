@@ -67,6 +67,8 @@ class MemoryKind(NamedTuple):
 
     build: Callable[[int, Any], Memory]
     config: type[Any]
+    spans_single_memories: bool = False
+    """Whether every memory has a span of its own, so that those in use can be held."""
 
     @property
     def learns_spans(self) -> bool:
@@ -75,7 +77,7 @@ class MemoryKind(NamedTuple):
 
 
 MEMORIES: dict[str, MemoryKind] = {
-    "expire-span": MemoryKind(ExpireSpan, ExpireSpanConfig),
+    "expire-span": MemoryKind(ExpireSpan, ExpireSpanConfig, spans_single_memories=True),
     "transformer-xl": MemoryKind(FixedWindow, TransformerXLConfig),
     "adaptive-span": MemoryKind(AdaptiveSpan, AdaptiveSpanConfig),
     "compressive": MemoryKind(Compressive, CompressiveConfig),

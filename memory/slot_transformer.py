@@ -259,7 +259,7 @@ class SlotTransformer(TransformerMemory):
         mask_BNCW = soft_mask(span_BNW[:, :, None], stretches.age_BNCW, self.ramp)
         readable_BNCW = stretches.visible_BNCW & (mask_BNCW > 0)
         evicted_BT = episode_BT.new_zeros(B, T)
-        if self.max_live is not None and memories_BKD.shape[1] > self.max_live:
+        if self.max_live is not None and (readable_BNCW.sum(-1) > self.max_live).any():
             fits_BTK = within_capacity(end_BK, keys, episode_BT, self.max_live)
             evicted_BT = evictions(fits_BTK, keys, end_BK, episode_BT)
             index_BNCW = stretches.index_BNW[:, :, None].expand_as(readable_BNCW)

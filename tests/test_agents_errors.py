@@ -424,6 +424,10 @@ def test_unknown_names_list_the_known_ones(algorithm: Any) -> None:
         ({"memory": "lstm", "target_live": 9}, "target_live = 9 changes nothing with .*'lstm'"),
         ({"memory": "none", "span_coef": 0.1}, "span_coef = 0.1 changes nothing with .*'none'"),
         ({"memory": "compressive", "use_by": "influence"}, "use_by = 'influence' changes nothing"),
+        (
+            {"memory": "adaptive-span", "use_by": "influence"},
+            "use_by = 'influence' changes nothing with .* whose memories share a span",
+        ),
         ({"policy_kwargs": {"share_features_extractor": False}}, "is not supported.*net_arch"),
         ({"n_envs": 0}, "n_envs = 0 is below 1"),
         ({"span_coef": float("inf")}, "span_coef = inf"),

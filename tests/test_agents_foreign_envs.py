@@ -19,7 +19,7 @@ from stable_baselines3.common.atari_wrappers import ClipRewardEnv, EpisodicLifeE
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from expire_span.agents import GymnasiumVecEnv, MemoryPPO
@@ -128,6 +128,21 @@ def test_a_time_limit_outside_of_the_monitor_ends_episodes() -> None:
     model.learn(4 * B * T)
     assert model._returns is not None and set(model._returns.recent) == {14.0 * N}
     assert evaluate_retention(model, env, 6).mean_reward == 14.0 * N
+
+
+def test_returns_are_of_rewards_before_they_are_normalised() -> None:
+    env = VecNormalize(DummyVecEnv([lambda: TimeLimit(Monitor(Lives()), 2 * N)] * B))
+    model = MemoryPPO("MlpPolicy", env, **SMALL)
+    model.learn(4 * B * T)
+    assert model._returns is not None and set(model._returns.recent) == {14.0 * N}
+
+
+def test_lives_lost_before_a_time_limit_count() -> None:
+    env = DummyVecEnv([lambda: EpisodicLifeEnv(TimeLimit(Monitor(Lives()), 2 * N + 3))] * B)
+    model = MemoryPPO("MlpPolicy", env, **SMALL)
+    model.learn(4 * B * T)
+    # a life begins with a step of the wrapper's own, which is not the agent's
+    assert model._returns is not None and set(model._returns.recent) == {7.0 * (2 * N + 1)}
 
 
 def test_whole_rewards_are_learned_from_and_left_as_they_are() -> None:

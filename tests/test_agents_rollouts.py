@@ -272,8 +272,10 @@ def test_evictions_are_counted_in_every_environment_however_early_an_update_stop
     model.learn(B * T)
     logged = model.logger.name_to_value
     segment = model.rollout_buffer.segment(np.arange(B))
-    evicted_B = model._held(segment).evicted_B
-    assert evicted_B is not None
+    held = model._held(segment)
+    evicted_B = held.evicted_B
+    assert evicted_B is not None and held.span_BTL is not None
+    assert not held.span_BTL.requires_grad  # nothing of the graph stays for the metrics
     assert logged["memory/evicted"] == evicted_B.sum() > 0
 
 

@@ -7,10 +7,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from expire_span.agents import MemoryPPO, NonFiniteError, make_vec_env
-from expire_span.memory import MEMORIES
+from expire_span.agents.retention import RetentionTracker
+from expire_span.memory import MEMORIES, LiveMemories
 from expire_span.training import Evaluation, evaluate_retention, plots
 
 CORRIDOR = "expire_span.envs:ExpireSpan/Corridor-v0"
@@ -124,6 +126,19 @@ def test_figures_agree_with_those_of_training() -> None:
     )
     assert evaluation.cue_recall == logged["retention/cue_recall"] == 1.0
     assert evaluation.success_rate == pytest.approx(0.5, abs=0.15)
+
+
+def test_cues_no_memory_reaches_any_more_are_not_kept_for_ever() -> None:
+    tracker = RetentionTracker(1)
+    live = LiveMemories(torch.arange(3.0).view(1, 1, 3))  # the step itself and two before
+    for step in range(100):
+        tracker.observe(np.array([step == 0]), np.array([7]), np.array([-1]), live)
+    assert tracker.precision(live) == 1
+    assert tracker.cue_steps == [{7: [97, 98, 99]}]
+    tracker.observe(np.array([False]), np.array([-1]), np.array([7]), live)
+    tracker.observe(np.array([False]), np.array([-1]), np.array([7]), live)
+    tracker.observe(np.array([False]), np.array([-1]), np.array([7]), live)
+    assert tracker.pop_cue_recall() == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("memory", MEMORIES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from expire_span.agents.span_control import SPAN_DEFAULTS, make_span_control
 from expire_span.memory import MEMORIES
 from expire_span.train_rl import main
 from expire_span.training import ALGORITHMS, PRESETS, UserError, parse
-from expire_span.training.arguments import as_sections
+from expire_span.training.arguments import as_sections, as_stored
 from expire_span.training.assignments import (
     assignments,
     parse_assignments,
@@ -91,6 +91,15 @@ def test_presets_name_existing_options_and_give_way_to_explicit_ones() -> None:
     assert parse(["--preset", "none"]).algorithm == ALGORITHMS["ppo"].options()
 
 
+def test_what_a_run_is_made_with_comes_back_from_its_config_file(tmp_path: Path) -> None:
+    for name, algo, memory in product(PRESETS, ALGORITHMS, MEMORIES):
+        config = parse(["--preset", name, "--algo", algo, "--memory", memory])
+        file = tmp_path / "config.yaml"
+        file.write_text(yaml.safe_dump(as_sections(config)))
+        again = parse(["--config", str(file)])
+        assert as_stored(replace(again, config=None)) == as_stored(config)
+
+
 def test_a_preset_goes_with_advantages_left_as_they_are() -> None:
     config = parse(["--no-normalize-advantage"])
     assert config.preset == "corridor" and config.algorithm.solved_by == "advantages"
@@ -103,7 +112,8 @@ def test_a_preset_steers_no_spans_where_there_are_none_or_pressure_is_constant()
     for memory in MEMORIES:
         kwargs = parse([*words, "--memory", memory]).algorithm.algorithm_kwargs(memory)
         steers = kwargs["target_live"] is not None and kwargs["use_by"] == "influence"
-        assert steers == (memory in ("expire-span", "adaptive-span"))
+        assert steers == (memory == "expire-span")
+        assert (kwargs["target_live"] is not None) == (memory in ("expire-span", "adaptive-span"))
         MemoryPPO("MlpPolicy", "CartPole-v1", memory=memory, **kwargs | {"batch_size": None})
     kwargs = parse([*words, "--span-coef", "1e-4"]).algorithm.algorithm_kwargs("expire-span")
     model = MemoryPPO("MlpPolicy", "CartPole-v1", **kwargs | {"batch_size": None})

@@ -286,8 +286,10 @@ def _refuse_unused(argv: Sequence[str], config: AnyConfig) -> None:
     use_rms_prop = options.get("use_rms_prop", False)
     of_auto = ("target_live", "first_target_live", "use_by")
     no_spans = not MEMORIES[config.memory].learns_spans
+    shared_spans = not MEMORIES[config.memory].spans_single_memories
     rules = (
         (no_spans, ("span_coef", *of_auto), f"memory = {config.memory}, which learns no spans"),
+        (shared_spans, ("use_by",), f"memory = {config.memory}, whose memories share a span"),
         (options["span_coef"] != "auto", of_auto, f"span_coef = {options['span_coef']}"),
         (not options["use_sde"], ("sde_sample_freq",), "use_sde = False"),
         (not use_rms_prop, ("rms_prop_eps",), "use_rms_prop = False"),

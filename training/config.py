@@ -63,8 +63,9 @@ class StableDecay:
     end: float = 0.0
 
     def __call__(self, progress_remaining: float) -> float:
-        """The number when `progress_remaining`, 1 at the start, is left of the training."""
-        return self.end + (self.start - self.end) * min(1.0, 2.0 * progress_remaining)
+        """The number when `progress_remaining`, 1 at the start, 0 or less at the end, is left of
+        the training."""
+        return self.end + (self.start - self.end) * min(1.0, max(0.0, 2.0 * progress_remaining))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +163,9 @@ class OnPolicyOptions:
             kwargs["target_live"] = StableDecay(first, self.target_live)
         if not MEMORIES[memory].learns_spans:
             kwargs |= SPAN_DEFAULTS
-        elif self.span_coef != "auto":  # which nothing steers
+        elif not MEMORIES[memory].spans_single_memories:
+            kwargs["use_by"] = SPAN_DEFAULTS["use_by"]
+        if self.span_coef != "auto" and MEMORIES[memory].learns_spans:  # which nothing steers
             kwargs |= {**SPAN_DEFAULTS, "span_coef": self.span_coef}
         kwargs["policy_kwargs"] = {
             "net_arch": list(kwargs.pop("net_arch")),
@@ -320,6 +323,8 @@ class TrainConfig(Generic[Algorithm, MemoryOptions]):
             raise ValueError(
                 f"curriculum_success = {self.curriculum_success} is a share above 0, of 1 at most"
             )
+        if isinstance(self.curriculum_steps, tuple) and len(self.curriculum_steps) == 1:
+            object.__setattr__(self, "curriculum_steps", self.curriculum_steps[0])  # as files do
         steps = self.curriculum_steps
         numbers = steps if isinstance(steps, tuple) else () if steps is None else (steps,)
         if any(number < 1 for number in numbers):

@@ -215,7 +215,7 @@ COLLISION = AlgorithmPreset(
         "total_timesteps": 1_605_632,  # 196 rollouts
         "n_envs": 64,
         "curriculum": ({"n_questions": 40},),  # in which two or three pairs are known
-        "curriculum_steps": (400_000,),
+        "curriculum_steps": 400_000,
     },
     hyper_parameters={
         **FULL_STEPS,
