@@ -25,7 +25,7 @@ from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from expire_span.agents import MemoryA2C, MemoryPPO, make_vec_env
-from runs import check_known, machine
+from runs import check_known, machine, write
 
 N_ENVS = 8
 ROLLOUT: dict[str, Any] = {"n_steps": 128}
@@ -96,9 +96,9 @@ class Options:
     """File the table is written to."""
 
 
-def result_file(runs: Path, task: str, agent: str, seed: int) -> Path:
+def result_file(options: Options, task: str, agent: str, seed: int | str) -> Path:
     """Where the result of a run lies."""
-    return runs / f"{task}_{agent}_{seed}.json"
+    return options.runs / f"{task}_{agent}_{options.steps}_{seed}.json"
 
 
 def learn(task: str, agent: str, seed: int, steps: int, file: Path) -> None:
@@ -123,7 +123,7 @@ def table(options: Options) -> str:
     rows = []
     for task in TASKS:
         for agent in AGENTS:
-            files = sorted(options.runs.glob(result_file(Path(), task, agent, 0).stem[:-1] + "*"))
+            files = sorted(options.runs.glob(result_file(options, task, agent, "*").name))
             results = [json.loads(file.read_text()) for file in files]
             if not results:
                 continue
@@ -144,7 +144,7 @@ def main(options: Options) -> None:
     for seed in options.seeds:
         for task in options.tasks:
             for agent in options.agents:
-                file = result_file(options.runs, task, agent, seed)
+                file = result_file(options, task, agent, seed)
                 learn(task, agent, seed, options.steps, file)
                 write_table(options)
                 print(f"done: {file.stem}", flush=True)
@@ -154,7 +154,7 @@ def write_table(options: Options) -> None:
     """Write the table of the runs there are."""
     text = f"""# Classic control
 
-Written by `python benchmarks/classic_control.py`: tasks nothing here was tuned for, each library's
+Written by `python benchmarks/classic_control.py --steps {options.steps}`: tasks nothing here was tuned for, each library's
 defaults but {N_ENVS} environments, {ROLLOUT["n_steps"]} steps a rollout with PPO and gamma 0.9 on Pendulum, {options.steps:,}
 steps. Return: of the last 100 training episodes, with actions drawn; median of the seeds, lowest to
 highest. Steps/s: learning included, one core each, beside other runs or not; {machine()}.
@@ -162,8 +162,7 @@ highest. Steps/s: learning included, one core each, beside other runs or not; {m
 | task | agent | seeds | return | lowest to highest | steps/s |
 |---|---|---|---|---|---|
 """
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(text + table(options))
+    write(options.out, text + table(options))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from runs import (
     table_lines,
     train_all,
     with_earlier,
+    write,
 )
 
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -44,6 +45,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 """The memories compared, with the options that make them."""
 
+ALGORITHMS = ("ppo", "a2c")
+
 SOLVED = 0.99
 
 
@@ -51,7 +54,7 @@ SOLVED = 0.99
 class Options:
     """What to run."""
 
-    algos: tuple[str, ...] = ("ppo", "a2c")
+    algos: tuple[str, ...] = ALGORITHMS
     """Algorithms."""
     memories: tuple[str, ...] = tuple(VARIANTS)
     """Memories, names as in the table."""
@@ -107,7 +110,7 @@ def evaluated(options: Options, algo: str, variant: str) -> list[Path]:
 
 def write_table(options: Options) -> None:
     """Write the table, anew for every run there is under `options.runs`."""
-    order = [(variant, algo) for algo in ("ppo", "a2c") for variant in VARIANTS]
+    order = [(variant, algo) for algo in ALGORITHMS for variant in VARIANTS]
     rows = [
         table_row(variant, algo, folders)
         for variant, algo in order
@@ -127,12 +130,12 @@ aside, over the evaluation. Steps/s: learning included, one core each; {options.
 | memory | algorithm | seeds | solved | steps to 99 % | final success | lowest | in training | live | steps/s |
 |---|---|---|---|---|---|---|---|---|---|
 """
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(text + table_lines(with_earlier(options.out, rows, order)))
+    write(options.out, text + table_lines(with_earlier(options.out, rows, order)))
 
 
 def main(options: Options) -> None:
     """Run what is missing, seed by seed, and write the table after each run."""
+    check_known("algorithms", options.algos, ALGORITHMS)
     check_known("memories", options.memories, tuple(VARIANTS))
     queue = [
         Run(

@@ -1,7 +1,7 @@
 """What a memory costs, by how far it reaches: time of acting and learning, bytes, peak on a GPU.
 
     python benchmarks/memory_cost.py                    # cuda if there is one
-    python benchmarks/memory_cost.py --reaches 256 1024 --device cpu
+    python benchmarks/memory_cost.py --reaches 256 1024 --device cpu --out cost_cpu.md
 
 No training: every memory is made to reach back `reach` steps, fed random observations until it is
 full, and then measured. Expire-Span is measured as training leaves it, which is with few memories
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from expire_span.memory import Memory, make_memory, state_bytes
 from expire_span.memory.expire_span import ExpireSpan
-from runs import machine
+from runs import check_known, command, machine, write
 
 DIM_IN, N_KEPT, RAMP = 64, 32, 16.0
 SHARPNESS = 100.0
@@ -288,6 +288,7 @@ def write_figure(out: Path, costs: dict[int, dict[str, Cost | None]]) -> None:
 
 def main(options: Options) -> None:
     """Measure, then write table and picture."""
+    check_known("memories", options.memories, tuple(MEMORIES))
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -301,7 +302,7 @@ def main(options: Options) -> None:
     where = torch.cuda.get_device_name() if device == "cuda" else "cpu, one thread"
     text = f"""# What a memory costs
 
-Written by `python benchmarks/memory_cost.py`: width 64, 2 layers, 4 heads, float32, {options.n_envs}
+Written by {command()}: width 64, 2 layers, 4 heads, float32, {options.n_envs}
 environments; no training, random observations, memories full. Acting: one step of all environments.
 Learning: a segment of {options.n_steps} steps, forward and backward. Live: mean per layer, the present
 step included; of those that "keeps {N_KEPT}" has, about {N_KEPT} in each layer last for the whole reach, the
@@ -313,9 +314,8 @@ the parameters aside. An lstm has no reach of its own. Medians of {options.round
 | reach | memory | live | state, KiB an environment | acting, ms a step | learning, ms a segment | peak, MiB |
 |---|---|---|---|---|---|---|
 """
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     picture = f"![cost by reach]({options.out.stem}.png)"
-    options.out.write_text(text + "\n".join(rows) + f"\n\n{picture}\n")
+    write(options.out, text + "\n".join(rows) + f"\n\n{picture}\n")
     write_figure(options.out, costs)
     print(f"written: {options.out}")
 

@@ -33,6 +33,7 @@ from runs import (
     table_lines,
     train_all,
     with_earlier,
+    write,
 )
 
 TASKS: dict[str, str] = {
@@ -250,10 +251,10 @@ the present step aside. Steps/s: learning included, one core each; {options.mach
 | task | memory | seeds | live | success | range | drawn | steps/s |
 |---|---|---|---|---|---|---|---|
 """
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     picture = options.out.with_suffix(".png")
-    options.out.write_text(
-        f"{text}{table_lines(rows)}\n![success against live memories]({picture.name})\n"
+    write(
+        options.out,
+        f"{text}{table_lines(rows)}\n![success against live memories]({picture.name})\n",
     )
     write_figure(picture, rows)
 

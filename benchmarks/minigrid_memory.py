@@ -31,6 +31,7 @@ from runs import (
     table_lines,
     train_all,
     with_earlier,
+    write,
 )
 
 TASKS: dict[str, str] = {
@@ -147,9 +148,9 @@ Rows whose runs are gone stay; the picture shows the runs there are.
 | task | memory | seeds | steps | success | range | return | range | solved | steps to 0.95 | live | steps/s |
 |---|---|---|---|---|---|---|---|---|---|---|---|
 """
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(
-        f"{text}{table_lines(rows)}\n![return against steps]({options.out.stem}.png)\n"
+    write(
+        options.out,
+        f"{text}{table_lines(rows)}\n![return against steps]({options.out.stem}.png)\n",
     )
     write_figure(options)
 

@@ -10,7 +10,9 @@ training. A run whose file exists is not repeated.
 from __future__ import annotations
 
 import csv
+import re
 import statistics
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from matplotlib.ticker import EngFormatter
 from expire_span.agents import MemoryPPO, make_vec_env
 from expire_span.training.evaluation import evaluate_retention
 from expire_span.training.presets import FULL_STEPS, PRESETS
+from runs import machine, write
 
 ENV_ID = "expire_span.envs:ExpireSpan/Corridor-v0"
 SOLVED = 0.99
@@ -56,9 +59,15 @@ class Options:
     """File the table is written to; the picture lies beside it."""
 
 
+def stem(options: Options) -> str:
+    """What the names of files begin with: runs of other options are others."""
+    names = (options.max_length, options.steps, options.interval, options.episodes)
+    return "_".join(map(str, (*names, options.initial_span)))
+
+
 def train(span_coef: str, seed: int, options: Options) -> None:
     """One run, unless its file exists: a row of figures per evaluation."""
-    file = options.runs / f"{options.max_length}_{span_coef}_{seed}.csv"
+    file = options.runs / f"{stem(options)}_{span_coef}_{seed}.csv"
     if file.exists():
         return
     lengths = {"max_length": options.max_length}
@@ -124,18 +133,18 @@ def table_row(span_coef: str, seed: str, evaluations: Rows) -> str:
 def command(options: Options) -> str:
     """The command line that gives these runs, whatever the seeds."""
     words = ["python benchmarks/retention.py"]
-    for name in ("max_length", "steps", "interval", "initial_span"):
+    for name in ("max_length", "steps", "interval", "episodes", "initial_span", "out"):
         if (value := getattr(options, name)) != getattr(Options, name):
             words.append(f"--{name.replace('_', '-')} {value}")
     return " ".join(words)
 
 
 def write_table(options: Options) -> None:
-    """Write table and picture of every run there is."""
+    """Write table and picture of the runs there are with these options, whatever their seeds."""
     lines, figure = [], Figure(figsize=(9, 6), layout="constrained")
     success_axes, live_axes = figure.subplots(2, 1, sharex=True)
     for number, span_coef in enumerate(options.span_coefs):
-        files = sorted(options.runs.glob(f"{options.max_length}_{span_coef}_*.csv"))
+        files = sorted(options.runs.glob(f"{stem(options)}_{span_coef}_*.csv"))
         for file in files:
             rows = read(file)
             lines.append(table_row(span_coef, file.stem.rpartition("_")[2], rows))
@@ -158,18 +167,20 @@ Corridor, lengths U(3,{options.max_length}), the preset's hyper-parameters at a 
 {options.episodes} episodes taking the likeliest actions and on {options.episodes} others drawing them, as in training.
 Figures are over all evaluations from the first with success >= {SOLVED}, or over all of a run that never has it;
 all but "drawn" are of the likeliest actions.
-Live memories: mean per layer, the present step aside. torch {torch.__version__}, one core a run.
+Live memories: mean per layer, the present step aside. One core a run; {machine()}.
 
 | span_coef | seed | solved | steps since | lowest success | last | lowest, drawn | lowest recall | live, min | max | last |
 |---|---|---|---|---|---|---|---|---|---|---|
 """
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(text + "\n".join(lines) + f"\n\n![curves]({options.out.stem}.png)\n")
+    write(options.out, text + "\n".join(lines) + f"\n\n![curves]({options.out.stem}.png)\n")
     figure.savefig(options.out.with_suffix(".png"), dpi=100)
 
 
 def main(options: Options) -> None:
     """Run what is missing, seed by seed; table and picture are written after each run."""
+    for span_coef in options.span_coefs:
+        if span_coef != "auto" and not re.fullmatch(r"[0-9.]+(e-?[0-9]+)?", span_coef):
+            sys.exit(f"span_coef = {span_coef!r} is neither 'auto' nor a number, as 1e-3")
     torch.set_num_threads(1)
     for seed in options.seeds:
         for span_coef in options.span_coefs:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +22,10 @@ from typing import Any, NamedTuple
 import torch
 
 from expire_span.training.curriculum import STAGE
+from expire_span.training.folder_lock import FolderLock
 from expire_span.training.metrics_csv import STEPS, read_metrics
+from expire_span.training.run_directory import git_commit
+from expire_span.training.whole_file import write_whole
 
 SUCCESS, RETURN, LENGTH = "rollout/success_rate", "rollout/ep_rew_mean", "rollout/ep_len_mean"
 """Columns of a metrics.csv."""
@@ -41,19 +46,32 @@ def train(run: Run) -> None:
         place = "--resume"  # refused if the run was begun with other options
     else:
         place = "--run-dir"
-        if run.folder.exists():
-            shutil.rmtree(run.folder)  # cut off before the first save: refused, and made by us
+        _remove_cut_off(run.folder)
     command = [sys.executable, "train_rl.py", *run.words, place, str(run.folder)]
     command += ["--wandb", "disabled", "--no-progress"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
+def _remove_cut_off(folder: Path) -> None:
+    """Remove what is left of a run that was cut off before its first save, which `train_rl.py`
+    refuses. Exits with a message if it is not cut off at all."""
+    if not folder.exists():
+        return
+    lock = FolderLock(folder)
+    if not lock.take():
+        sys.exit(f"{folder} is being trained by another process; wait for it, or give other --runs")
+    shutil.rmtree(folder)
+    lock.release()
+
+
 def train_all(queue: Sequence[Run], jobs: int, after_each: Callable[[], None]) -> None:
-    """Do the runs in order, `jobs` at a time, one core each."""
+    """Do the runs in order, `jobs` at a time, one core each; `after_each` one at a time."""
+    lock = threading.Lock()
 
     def one(run: Run) -> None:
         train(run)
-        after_each()
+        with lock:
+            after_each()
         print(f"done: {run.folder.name}", flush=True)
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -115,8 +133,9 @@ def steps_to(level: float, key: str, folder: Path) -> float | None:
     length nothing does: the first to end are the shortest, and few.
     """
     rows: list[Any] = read_metrics(folder / "metrics.csv")
-    stage = [float(row.get(STAGE) or 0) for row in rows]
-    first = stage.index(stage[-1]) if rows else 0
+    stages = [row.get(STAGE) for row in rows]  # none in the line that closes a training
+    last = next((stage for stage in reversed(stages) if stage not in (None, "")), None)
+    first = stages.index(last) if rows else 0
     began = float(rows[first - 1][STEPS]) if first else 0.0
     played = [row for row in rows[first:] if row.get(key) not in (None, "")]
     longest = max((float(row[LENGTH]) for row in played), default=0.0)
@@ -129,6 +148,18 @@ def steps_to(level: float, key: str, folder: Path) -> float | None:
 def machine() -> str:
     """What the runs ran on, for the text beside a table."""
     return f"{os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def command() -> str:
+    """The command line of this program, and the commit, for the text beside a table that is
+    measured in one go."""
+    return f"`{shlex.join(['python', *sys.argv])}` ({git_commit() or 'no commit'})"
+
+
+def write(file: Path, text: str) -> None:
+    """Write a table, whole or not at all: rows of runs that are gone are in it alone."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, text.encode())
 
 
 def check_known(what: str, names: Sequence[str], known: Sequence[str]) -> None:

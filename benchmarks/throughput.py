@@ -9,11 +9,7 @@ machine is the same for all, and the medians of the rounds are compared.
 
 from __future__ import annotations
 
-import os
-import platform
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +24,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 import expire_span.envs  # noqa: F401  (registers the environments)
 from expire_span.agents import MemoryPPO, make_vec_env
+from runs import command, machine, write
 
 ROLLOUT: dict[str, Any] = {"n_steps": 128, "n_epochs": 4, "batch_size": 512, "seed": 0}
 N_ENVS = 16
@@ -107,20 +104,18 @@ def main(options: Options) -> None:
     """Measure every environment and write the table."""
     torch.set_num_threads(options.threads)
     rows = [row for env_id in options.envs for row in measure(env_id, options)]
-    command = shlex.join(["python", *sys.argv])
     text = f"""# Throughput
 
-Written by `{command}`: {N_ENVS} environments x {ROLLOUT["n_steps"]} steps x {ROLLOUT["n_epochs"]}
+Written by {command()}: {N_ENVS} environments x {ROLLOUT["n_steps"]} steps x {ROLLOUT["n_epochs"]}
 epochs, minibatches of {ROLLOUT["batch_size"]}, learning included; medians of {options.rounds}
 rounds of {options.rollouts} rollouts after {options.warm_up} of warm-up,
 {options.threads} thread(s), {options.device}.
-{os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}.
+{machine()}.
 
 | environment | agent | steps/s | lowest to highest | x RecurrentPPO, same round |
 |---|---|---|---|---|
 """
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(text + "\n".join(rows) + "\n")
+    write(options.out, text + "\n".join(rows) + "\n")
     print(f"written: {options.out}")
 
 

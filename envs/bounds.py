@@ -22,6 +22,13 @@ def check_tile_size(tile_size: int) -> None:
         raise ValueError(f"tile_size = {tile_size} is below 1 pixel per cell; use 1 or more")
 
 
+def check_render_mode(render_mode: str | None, *modes: str) -> None:
+    """Raise ValueError unless `render_mode` is one of `modes` or None."""
+    if render_mode not in (None, *modes):
+        known = " nor ".join(map(repr, modes))
+        raise ValueError(f"render_mode = {render_mode!r} is neither None nor {known}")
+
+
 def check_finite(**values: SupportsFloat) -> None:
     """Raise ValueError for the first of `values` that is not a finite number."""
     for name, value in values.items():

@@ -17,7 +17,7 @@ from minigrid.core.grid import Grid
 from minigrid.core.world_object import Ball
 from numpy.typing import NDArray
 
-from .bounds import check_tile_size, check_whole
+from .bounds import check_render_mode, check_tile_size, check_whole
 from .chances import CHANCE_RANGE, CHUNK, draw_chances
 
 SIDE = 16
@@ -143,8 +143,7 @@ class CollisionEnv(gym.Env[NDArray[Any], np.int64]):
     ) -> None:
         check_arguments(n_questions)
         check_tile_size(tile_size)
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode = {render_mode!r} is neither None nor 'rgb_array'")
+        check_render_mode(render_mode, "rgb_array")
         self.n_questions = n_questions
         self.render_mode = render_mode
         self.tile_size = tile_size

@@ -17,7 +17,7 @@ from minigrid.core.world_object import Ball, Goal
 from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
-from .bounds import check_tile_size, check_whole
+from .bounds import check_render_mode, check_tile_size, check_whole
 from .views import check_view_size, view_space
 
 COLOURS = ("red", "blue")
@@ -27,6 +27,8 @@ WALKWAY = 2
 """The row the agent walks in; cue and goals lie in the rows above and below it."""
 
 HEIGHT = 5
+WINDOW = 15
+"""Cells that a window shows in width and height."""
 CUE_CELL = (1, WALKWAY - 1)
 START_CELL = (1, WALKWAY)
 EAST = 0
@@ -178,6 +180,7 @@ class CorridorEnv(MiniGridEnv):
     ) -> None:
         check_arguments(min_length, max_length, view_size)
         check_tile_size(tile_size)
+        check_render_mode(render_mode, "human", "rgb_array")
         self.min_length = min_length
         self.max_length = max_length
         self.shuffle_goals = shuffle_goals
@@ -250,10 +253,16 @@ class CorridorEnv(MiniGridEnv):
     def get_frame(
         self, highlight: bool = True, tile_size: int = TILE_PIXELS, agent_pov: bool = False
     ) -> NDArray[np.uint8]:
-        """MiniGrid's picture, padded on the right to the width of the longest corridor."""
+        """MiniGrid's picture, padded on the right to the width of the longest corridor. For a
+        window, which is square, the cells about the agent, as many as `WINDOW`."""
         frame: NDArray[np.uint8] = super().get_frame(highlight, tile_size, agent_pov)
         if agent_pov:
             return frame
+        if self.render_mode == "human":
+            above, beside = ((WINDOW - n) // 2 * tile_size for n in (HEIGHT, 1))
+            framed = np.pad(frame, ((above, above), (beside, beside), (0, 0)))
+            left = int(self.agent_pos[0]) * tile_size
+            return framed[:, left : left + WINDOW * tile_size]
         missing = (self.max_length - self.episode.length) * tile_size
         return np.pad(frame, ((0, 0), (0, missing), (0, 0)))
 

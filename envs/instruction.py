@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from .bounds import check_render_mode
 from .chances import CHUNK, draw_chances
 from .instruction_world import (
     EVENT,
@@ -104,8 +105,7 @@ class InstructionEnv(gym.Env[NDArray[Any], NDArray[np.int64]]):
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4}
 
     def __init__(self, render_mode: str | None = None, **arguments: Any) -> None:
-        if render_mode not in (None, "ansi"):
-            raise ValueError(f"render_mode = {render_mode!r} is neither None nor 'ansi'")
+        check_render_mode(render_mode, "ansi")
         self.render_mode = render_mode
         self.world = World(**arguments)
         self.walk_below, self.move_below, self.ask_below = self.world.thresholds()

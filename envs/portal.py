@@ -18,7 +18,7 @@ from minigrid.core.world_object import Door, Floor, Goal
 from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
-from .bounds import check_tile_size, check_whole
+from .bounds import check_render_mode, check_tile_size, check_whole
 from .views import check_view_size, view_space
 
 COLOURS = tuple(COLOR_NAMES)
@@ -197,6 +197,7 @@ class PortalEnv(MiniGridEnv):
     ) -> None:
         check_arguments(n_rooms, room_size, view_size)
         check_tile_size(tile_size)
+        check_render_mode(render_mode, "human", "rgb_array")
         self.n_rooms = n_rooms
         self.room_size = room_size
         self.RETURN_WITHOUT_MEMORY = return_by_guessing(n_rooms)

@@ -12,6 +12,7 @@ import pytest
 
 from expire_span.agents.span_control import make_span_control
 from expire_span.training import parse
+from expire_span.training.folder_lock import FolderLock
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -84,6 +85,30 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     assert (saved / "config.yaml").exists() and not unsaved.exists()
 
 
+def test_a_run_that_another_process_trains_is_left_alone(tmp_path: Path) -> None:
+    runs = importlib.import_module("runs")
+    lock = FolderLock(tmp_path)
+    assert lock.take()
+    with pytest.raises(SystemExit, match="is being trained by another process"):
+        runs.train(runs.Run(tmp_path, ["--seed", "1"]))
+    assert (tmp_path / ".lock").exists()
+    lock.release()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("memory_cost", {"memories": ("foo",)}, r"unknown memories \['foo'\]; known: expire"),
+        ("corridor", {"algos": ("ppp",)}, r"unknown algorithms \['ppp'\]; known: ppo"),
+        ("retention", {"span_coefs": ("foo",)}, "span_coef = 'foo' is neither 'auto' nor a number"),
+    ],
+)
+def test_unknown_names_are_told(name: str, options: dict[str, Any], message: str) -> None:
+    module = importlib.import_module(name)
+    with pytest.raises(SystemExit, match=message):
+        module.main(module.Options(**options))
+
+
 def test_memory_size_has_a_point_for_every_size(tmp_path: Path) -> None:
     memory_size = importlib.import_module("memory_size")
     for seed, success in enumerate((0.5, 0.7)):
@@ -135,10 +160,14 @@ def retention_row(folder: Path, name: str, *rows: str) -> list[str]:
     runs, out = folder / "runs", folder / "docs" / "table.md"
     runs.mkdir()
     text = "\n".join(["steps,success,cue_recall,live,success_drawn", *rows]) + "\n"
-    (runs / f"30_{name}_0.csv").write_text(text)  # corridors of up to 30 cells
-    module.write_table(module.Options(runs=runs, out=out))
+    options = module.Options(runs=runs, out=out)
+    (runs / f"{module.stem(options)}_{name}_0.csv").write_text(text)
+    other = module.Options(runs=runs, out=out, steps=100)
+    (runs / f"{module.stem(other)}_{name}_1.csv").write_text(text)
+    module.write_table(options)
     assert out.with_suffix(".png").stat().st_size > 10_000
     assert "U(3,30)" in out.read_text() and "(table.png)" in out.read_text()
+    assert out.read_text().count(f"| {name} |") == 1  # the run of other options is not shown
     return cells(out.read_text(), name)
 
 
@@ -191,6 +220,9 @@ def test_of_a_curriculum_the_last_stage_alone_counts_as_solving(tmp_path: Path) 
     rows = [(4000, 1.0, 0), (8000, 1.0, 0), (9000, 1.0, 1), (12000, 0.6, 1), (14000, 0.99, 1)]
     text = "time/total_timesteps,rollout/success_rate,curriculum/stage,rollout/ep_len_mean\n"
     (tmp_path / "metrics.csv").write_text(text + "".join(f"{t},{s},{n},20\n" for t, s, n in rows))
+    assert runs.steps_to(0.95, "rollout/success_rate", tmp_path) == 14000
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("14000,,,\n")  # which a training closes with
     assert runs.steps_to(0.95, "rollout/success_rate", tmp_path) == 14000
 
 

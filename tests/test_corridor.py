@@ -11,9 +11,17 @@ import numpy as np
 import pytest
 from minigrid.core.constants import OBJECT_TO_IDX
 
-from expire_span.envs.corridor import COLOURS, CorridorEnv, draw_episode, step_limit
+from expire_span.envs.corridor import (
+    COLOURS,
+    HEIGHT,
+    WINDOW,
+    CorridorEnv,
+    draw_episode,
+    step_limit,
+)
 from expire_span.envs.corridor_vector import CorridorVectorEnv
 from expire_span.envs.oracles import CorridorOracle
+from expire_span.envs.portal import PortalEnv
 
 
 def test_cue_is_in_view_at_reset_and_out_of_view_after_one_step() -> None:
@@ -141,3 +149,22 @@ def test_oracle_must_start_where_episodes_start() -> None:
     obs, _ = CorridorVectorEnv(2).reset(seed=0)
     with pytest.raises(ValueError, match="starts_B marks 1 of 2"):
         CorridorOracle().act(obs, np.array([True, False]))
+
+
+def test_a_window_shows_the_cells_about_the_agent() -> None:
+    env = CorridorEnv(max_length=200)
+    env.reset(seed=0)
+    wide = env.get_frame(tile_size=8)
+    env.render_mode = "human"
+    square = env.get_frame(tile_size=8)
+    n, x = WINDOW * 8, int(env.agent_pos[0]) * 8
+    assert square.shape == (n, n, 3) and wide.shape == (HEIGHT * 8, 202 * 8, 3)
+    above, middle = (WINDOW - HEIGHT) // 2 * 8, WINDOW // 2 * 8
+    shown = square[above : above + HEIGHT * 8, middle : middle + 8]
+    np.testing.assert_array_equal(shown, wide[:, x : x + 8])
+
+
+@pytest.mark.parametrize("make", [CorridorEnv, PortalEnv])
+def test_a_render_mode_there_is_not_is_named(make: Any) -> None:
+    with pytest.raises(ValueError, match="'nope' is neither None nor 'human' nor 'rgb_array'"):
+        make(render_mode="nope")

@@ -91,6 +91,14 @@ def test_presets_name_existing_options_and_give_way_to_explicit_ones() -> None:
     assert parse(["--preset", "none"]).algorithm == ALGORITHMS["ppo"].options()
 
 
+def test_arguments_of_the_environment_not_given_stay() -> None:
+    words = ["--preset", "corridor-10000"]
+    default, given = parse(words), parse([*words, "--env-kwargs", "view_size=5"])
+    assert default.env_kwargs and given.env_kwargs == {**default.env_kwargs, "view_size": 5}
+    assert parse([*words, "--env-kwargs", "max_length=9"]).env_kwargs["max_length"] == 9
+    assert parse([*words, "--env-kwargs"]).env_kwargs == {}
+
+
 def test_what_a_run_is_made_with_comes_back_from_its_config_file(tmp_path: Path) -> None:
     for name, algo, memory in product(PRESETS, ALGORITHMS, MEMORIES):
         config = parse(["--preset", name, "--algo", algo, "--memory", memory])

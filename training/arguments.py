@@ -12,7 +12,7 @@ import difflib
 import json
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,10 @@ def _parse_all(choices: _Choices, saved: dict[str, Any], argv: Sequence[str]) ->
             default = parsed(from_file, default)
         except SystemExit:  # after tyro has explained what is wrong
             raise UserError(f"this is in {choices.source}; mend the file") from None
-    return parsed([*argv, "--preset", preset], default)
+    config = parsed([*argv, "--preset", preset], default)
+    if config.env_kwargs:  # those given one by one; without any, none is left
+        config = replace(config, env_kwargs={**default.env_kwargs, **config.env_kwargs})
+    return config
 
 
 def known(what: str, name: Any, names: Iterable[str]) -> str:

@@ -260,7 +260,8 @@ class TrainConfig(Generic[Algorithm, MemoryOptions]):
     """Id of any registered gymnasium environment; `module:Id` imports the module that registers it
     first. MiniGrid ids need no module, and their text missions are left out of the observation."""
     env_kwargs: EnvKwargs = field(default_factory=dict)
-    """Arguments of the environment, as in --env-kwargs max_length=30 view_size=5."""
+    """Arguments of the environment, as in --env-kwargs max_length=30 view_size=5; those of a preset
+    or a config file stay unless given here. With nothing behind it none is left."""
     curriculum: Curriculum = ()
     """Easier forms of the environment to begin with, one word each, in order: arguments that differ
     from env-kwargs there, as in --curriculum n_rooms=2 n_rooms=3. The environment itself is last;

@@ -116,11 +116,11 @@ class RunDirectory:
             data = yaml.safe_load(self.config.read_text())
             now = as_sections(config)["run"]
             data["run"] |= {name: now[name] for name in CHANGEABLE_ON_RESUME}
-            data.setdefault("resumed", []).append({"command": command, "commit": _git_commit()})
+            data.setdefault("resumed", []).append({"command": command, "commit": git_commit()})
         else:
             data = {
                 "command": command,
-                "commit": _git_commit(),
+                "commit": git_commit(),
                 "versions": {"python": platform.python_version()} | _versions(),
                 **as_sections(config),
             }
@@ -234,7 +234,7 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """Commit of the checkout this file lies in, marked if files were changed; None without one."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
