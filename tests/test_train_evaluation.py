@@ -104,11 +104,30 @@ def test_an_environment_that_never_ends_is_not_evaluated_for_ever(
     assert "max_episode_steps" in said and f"the model is saved in {run_dir / 'model.zip'}" in said
 
 
+class EndsByChance(Endless):
+    """Ends where the second action is taken, and goes on for ever, at a better reward, without."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return np.zeros(2, np.float32), float(action == 0), bool(action == 1), False, {}
+
+
+def test_an_agent_that_never_ends_what_it_ended_in_training_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gym.register("EndsByChance-v0", lambda **_: EndsByChance())
+    monkeypatch.setattr(session_module, "PATIENCE", 50)
+    words = ["--env", "EndsByChance-v0", *QUICK, *SMALL, "--learning-rate", "3e-3"]
+    assert main([*words, "--run-dir", str(tmp_path / "run")]) == 1
+    del gym.registry["EndsByChance-v0"]
+    said = capsys.readouterr().err
+    assert "though some did in training" in said and "--no-eval-deterministic" in said
+
+
 def test_a_run_whose_metrics_were_moved_away_is_evaluated(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     short = ["--total-timesteps", "256", "--run-dir", str(run_dir)]
     assert main([*CORRIDOR, *QUICK, *SMALL, *short]) == 0
     (run_dir / "metrics.csv").unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session_module, "PATIENCE", 1)
+        patch.setattr(session_module, "PATIENCE", 60)  # of 64 steps of training
         assert main(["--resume", str(run_dir)]) == 0

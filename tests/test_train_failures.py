@@ -178,7 +178,6 @@ def test_weights_that_diverged_leave_the_last_save(
     options = ["--run-dir", str(run_dir), "--total-timesteps", "512"]
     assert main([*CORRIDOR, *QUICK, *SMALL, *options]) == 0
     saved = (run_dir / "model.zip").read_bytes()
-    model = MemoryPPO.load(run_dir / "model.zip")
     config = parse(["--resume", str(run_dir), "--total-timesteps", "1024"])
     session = open_session(config, [], warnings_are_errors)
     with torch.no_grad():
@@ -186,7 +185,7 @@ def test_weights_that_diverged_leave_the_last_save(
     assert _train(session) == 1
     close(session)
     assert "the weights have diverged" in capsys.readouterr().err
-    assert (run_dir / "model.zip").read_bytes() == saved and model.num_timesteps == 512
+    assert (run_dir / "model.zip").read_bytes() == saved
     assert (run_dir / "rescued_model.zip").exists()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from expire_span.agents import MemoryPPO
 from expire_span.memory import MEMORIES
 from expire_span.train_rl import main
 from expire_span.training import ALGORITHMS, RunDirectory, UserError, parse
+from expire_span.training.arguments import as_stored
 from expire_span.training.metrics_csv import STEPS, read_metrics
 from expire_span.training.session import close, hint, open_session
 from expire_span.training.table import print_table
@@ -358,6 +360,50 @@ def test_where_no_success_is_reported_none_is_shown(
     assert "success rate" not in capsys.readouterr().out
 
 
-def test_threads_are_those_asked_for(finished: Path) -> None:
-    config = parse(["--config", str(finished / "config.yaml")])
-    assert config.threads == torch.get_num_threads()
+def test_threads_are_those_asked_for(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        short = ["--total-timesteps", "256", "--threads", str(before + 1)]
+        assert main([*CORRIDOR, *QUICK, *SMALL, *short, "--run-dir", str(tmp_path / "run")]) == 0
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("option", ["--memory", "--algo"])
+def test_none_is_no_name(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([option, "None"]) == 2
+    assert "'None'" in (said := capsys.readouterr().err) and "known: " in said
+
+
+def test_arguments_that_json_has_no_word_for_are_kept(tmp_path: Path) -> None:
+    config = parse(["--env", "CartPole-v1", "--env-kwargs", "start=2020-01-01"])
+    assert as_stored(config)["run"]["env_kwargs"] == {"start": "2020-01-01"}
+
+
+def test_arguments_of_another_environment_are_not_taken_over(finished: Path) -> None:
+    words = ["--config", str(finished / "config.yaml"), "--env-kwargs"]
+    assert parse([*words, "max_length=9"]).env_kwargs == {"min_length": 4, "max_length": 9}
+    other = parse([*words, "goal=3", "--env", "CartPole-v1"])
+    assert other.env_kwargs == {"goal": 3}
+
+
+def test_a_reader_of_the_progress_that_ends_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    words = [word for word in QUICK if word != "--no-progress"]
+    monkeypatch.setattr(sys, "stderr", Gone())
+    assert main([*CORRIDOR, *words, *SMALL, "--run-dir", str(tmp_path / "run")]) == 0
+    assert lines(tmp_path / "run")[-1][STEPS] == 1024
+
+
+def test_progress_is_told_in_ten_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [word for word in QUICK if word != "--no-progress"]
+    assert main([*CORRIDOR, *words, *SMALL, "--run-dir", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().err
+    assert "training 100 %, 1024 steps" in said and "evaluation 100 %, 12 episodes" in said
+    assert "live memories" in said and len(said.splitlines()) <= 20

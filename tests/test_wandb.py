@@ -7,13 +7,13 @@ import json
 import os
 import struct
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from expire_span.train_rl import main
-from expire_span.training import wandb_log
 
 wandb = pytest.importorskip("wandb")
 
@@ -55,7 +55,20 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delenv("WANDB_MODE", raising=False)
         assert main([*QUICK, "--run-dir", str(run_dir)]) == 0
     (path,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
+    deadline = time.monotonic() + 60
+    while not is_whole(path) and time.monotonic() < deadline:
+        time.sleep(0.1)
     return path
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the run's last record is there: wandb's service may still be writing."""
+    try:
+        return any(record.WhichOneof("record_type") == "exit" for record in records(path))
+    except Exception as error:  # of protobuf's, whose types have no stubs
+        if type(error).__name__ in ("DecodeError", "error"):
+            return False
+        raise
 
 
 def test_the_metrics_are_in_the_history(run_file: Path) -> None:
@@ -137,4 +150,20 @@ def test_online_without_an_account_says_what_to_do(
     monkeypatch.undo()
     again = ["--wandb", "disabled", "--total-timesteps", "256", "--run-dir", str(tmp_path / "run")]
     assert main([*QUICK, *again]) == 0
-    assert wandb_log.WandbLog.__doc__
+
+
+@pytest.mark.parametrize("dies_in", ["log", "finish"])
+def test_a_service_that_ends_is_told_once_and_ends_nothing(
+    dies_in: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def gone(*_: Any, **__: Any) -> None:
+        raise ConnectionResetError("the service is gone")
+
+    monkeypatch.setattr(wandb.sdk.wandb_run.Run, dies_in, gone)
+    run_dir = tmp_path / "run"
+    assert main([*QUICK, "--run-dir", str(run_dir)]) == 0
+    assert capsys.readouterr().err.count("wandb gets nothing more") == 1
+    assert (run_dir / "evaluation.json").exists()

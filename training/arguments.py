@@ -143,7 +143,12 @@ def _parse_all(choices: _Choices, saved: dict[str, Any], argv: Sequence[str]) ->
         except SystemExit:  # after tyro has explained what is wrong
             raise UserError(f"this is in {choices.source}; mend the file") from None
     config = parsed([*argv, "--preset", preset], default)
-    if config.env_kwargs:  # those given one by one; without any, none is left
+    for what, name, names in (
+        ("algorithm", config.algo, ALGORITHMS),
+        ("memory", config.memory, MEMORIES),
+    ):
+        known(what, name, names)  # "None", which the first phase takes for not given
+    if config.env_kwargs and env == run.get("env", env):  # given one by one; none: none is left
         config = replace(config, env_kwargs={**default.env_kwargs, **config.env_kwargs})
     return config
 
@@ -177,7 +182,7 @@ def as_sections(config: AnyConfig) -> dict[str, dict[str, Any]]:
 
 def as_stored(config: AnyConfig) -> dict[str, dict[str, Any]]:
     """`as_sections`, as it comes back from the file an agent is saved in."""
-    stored: dict[str, dict[str, Any]] = json.loads(json.dumps(as_sections(config)))
+    stored: dict[str, dict[str, Any]] = json.loads(json.dumps(as_sections(config), default=str))
     return stored
 
 

@@ -280,7 +280,9 @@ class _Retention:
         returns = episodes.returns[len(episodes.returns) - len(ended) :]
         for i, reward in zip(ended, returns, strict=True):
             if i < len(self.recorders) and not self.recorders[i].complete:
-                record = self.recorders[i].finish(infos[i].get("is_success"), reward)
+                success = infos[i].get("is_success")
+                success = None if success is None else bool(success)
+                record = self.recorders[i].finish(success, reward)
                 if record is not None and _shows_more(record, self.record):
                     self.record = record
 

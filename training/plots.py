@@ -39,7 +39,11 @@ def learning_curve(rows: list[Row], title: str) -> Figure:
     mark where a curriculum went on to its next stage."""
     success = any("rollout/success_rate" in row for row in rows)
     upper = "rollout/success_rate" if success else "rollout/ep_rew_mean"
-    layers = sorted({key for row in rows for key in row if key.startswith("memory/live_mean_l")})
+    prefix = "memory/live_mean_layer"
+    layers = sorted(
+        {key for row in rows for key in row if key.startswith(prefix)},
+        key=lambda key: int(key.removeprefix(prefix)),
+    )
     figure, axes = _figure(2 if layers else 1, height=5.6 if layers else 3.2)
     _draw(axes[0], rows, upper, "#00798c")
     axes[0].set_ylabel("success rate" if success else "mean return")

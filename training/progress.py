@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import numpy as np
@@ -39,7 +40,8 @@ class Progress:
         elif (tenth := min(10, self.done * 10 // self.total)) > self._tenth:
             self._tenth = tenth
             line = f"{self.what} {10 * tenth:3d} %, {self.done} {self.unit}"
-            print(f"{line}, {text}" if text else line, file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # a reader that ended, a full disk
+                print(f"{line}, {text}" if text else line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leave the bar as it is."""

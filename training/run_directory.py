@@ -236,10 +236,15 @@ def _versions() -> dict[str, str]:
 
 def git_commit() -> str | None:
     """Commit of the checkout this file lies in, marked if files were changed; None without one."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(root), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        words = ["describe", "--always", "--abbrev=40", "--dirty=, with changes", "--exclude=*"]
-        done = subprocess.run([*git, *words], capture_output=True, text=True, check=True)
+        if Path(git("rev-parse", "--show-toplevel")) != root:
+            return None  # installed, in a folder of another project
+        return git("describe", "--always", "--abbrev=40", "--dirty=, with changes", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()

@@ -45,8 +45,10 @@ MAX_EVALUATION_ENVS = 100
 """Environments an evaluation plays side by side, at most one per episode."""
 
 PATIENCE = 100_000
-"""Steps in which an environment has to end an episode, in training or else in the evaluation: more
-than the longest that are ours take, corridors of 10,000 cells with 40,020."""
+"""Steps in which an environment has to end an episode: more than the longest that are ours take,
+corridors of 10,000 cells with 40,020. It is more where episodes in training were long."""
+
+LENGTH = "rollout/ep_len_mean"
 
 
 class EndlessError(RuntimeError):
@@ -129,7 +131,7 @@ def _open_logs(
     wandb_log = None
     if config.wandb != "disabled":
         options = as_sections(config)
-        wandb_log = WandbLog(directory.path, config.wandb, config.wandb_project, options)
+        wandb_log = WandbLog(directory.path, config.wandb, config.wandb_project, options, warn)
         outputs.append(wandb_log)
     directory.write_config(config, argv)
     model.set_logger(Logger(str(directory.path), outputs))
@@ -209,15 +211,16 @@ def save(session: Session) -> Path:
 def evaluate(session: Session, say: Callable[[str], None]) -> Evaluation:
     """Play fresh episodes in environments of their own.
 
-    Raises: EndlessError if neither training nor `PATIENCE` steps saw the end of an episode.
+    Raises: EndlessError if no more episode ends in `PATIENCE` steps, those of training included if
+    none ended there.
     """
     config = session.config
-    wait = _steps_to_wait(session)
-    waiting = wait is not None
-    if wait:
-        say(f"no episode ended in training; evaluation waits {wait} steps for the end of one")
-    elif waiting:
-        raise _endless(session, 0)
+    patience = _patience(session)
+    if not _has_ended(session):
+        patience = max(0, patience - session.model.num_timesteps // session.model.n_envs)
+        if not patience:
+            raise _endless(session, 0)
+        say(f"no episode ended in training; evaluation waits {patience} steps for the end of one")
     n_envs = min(MAX_EVALUATION_ENVS, config.eval_episodes)
     seed = fresh_seed(config.seed, EVALUATION_STREAM)
     vec_env = make_vec_env(config.env, n_envs, seed, config.env_kwargs)
@@ -226,10 +229,11 @@ def evaluate(session: Session, say: Callable[[str], None]) -> Evaluation:
     steps = 0
 
     def show(episodes: int) -> None:
-        nonlocal steps, waiting
+        nonlocal steps, patience
         steps += 1
-        waiting = waiting and not episodes
-        if waiting and steps == wait:
+        if episodes:
+            steps, patience = 0, _patience(session)
+        elif steps >= patience:
             raise _endless(session, steps)
         if progress is not None and episodes:
             progress.advance(episodes)
@@ -249,22 +253,29 @@ def evaluate(session: Session, say: Callable[[str], None]) -> Evaluation:
         vec_env.close()
 
 
-def _steps_to_wait(session: Session) -> int | None:
-    """Steps after which an evaluation without the end of an episode is given up; None, for ever, if
-    episodes ended in training, or nothing is left that would say so."""
+def _has_ended(session: Session) -> bool:
+    """Whether an episode ended in training, or nothing is left that would say so."""
     rows = session.metrics.rows
-    if not rows or any("rollout/ep_len_mean" in row for row in rows):
-        return None
-    return max(0, PATIENCE - session.model.num_timesteps // session.model.n_envs)
+    return not rows or any(LENGTH in row for row in rows)
+
+
+def _patience(session: Session) -> float:
+    """Steps after which an evaluation in which no more episode ends is given up."""
+    longest = max((row[LENGTH] for row in session.metrics.rows if LENGTH in row), default=0)
+    return max(PATIENCE, 100 * longest)
 
 
 def _endless(session: Session, steps: int) -> EndlessError:
     trained = session.model.num_timesteps // session.model.n_envs
-    return EndlessError(
-        f"no episode ended in {trained} steps of training and {steps} of evaluation, as many in "
-        f"each environment: {session.config.env} cannot be evaluated. Give it a time limit, as by "
-        "max_episode_steps of gymnasium.register"
-    )
+    config = session.config
+    way_out = "Give it a time limit, as by max_episode_steps of gymnasium.register"
+    lack = f"no episode ended in {trained} steps of training and {steps} of evaluation, as many"
+    if _has_ended(session):
+        lack = f"no episode ended in {steps} steps of evaluation, though some did in training,"
+        if config.eval_deterministic:
+            way_out += ", or play with drawn actions, as in training: --no-eval-deterministic"
+    lack += f" in each environment: {config.env} cannot be evaluated"
+    return EndlessError(f"{lack}. {way_out}")
 
 
 def figures_of(session: Session, evaluation: Evaluation) -> dict[str, Any]:
@@ -331,7 +342,9 @@ def close(session: Session) -> None:
     """Close environment, logs and folder. To be called however the run ended."""
     try:
         session.model.logger.close()
-        if session.model.env is not None:
-            session.model.env.close()
     finally:
-        session.directory.unlock()
+        try:
+            if session.model.env is not None:
+                session.model.env.close()
+        finally:
+            session.directory.unlock()

@@ -5,7 +5,7 @@ wandb itself is imported when a run is begun, so a run without it does not need 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +24,7 @@ class WandbLog(KVWriter):
 
     With mode "offline" nothing leaves the machine: the run is written to `folder`/wandb, and
     `wandb sync` uploads it later. Raises UserError if wandb refuses, as without an account online.
+    If its service ends later, `warn` is told once and it gets nothing more; metrics.csv has all.
     """
 
     def __init__(
@@ -32,10 +33,13 @@ class WandbLog(KVWriter):
         mode: Literal["offline", "online"],
         project: str,
         config: Mapping[str, Any],
+        warn: Callable[[str], None],
     ) -> None:
         import wandb
 
+        self.warn = warn
         self._finished = False
+        self._lost = (wandb.Error, OSError, RuntimeError)  # what a service that ended is told by
         try:
             self.run: wandb.Run = wandb.init(
                 mode=mode,
@@ -65,14 +69,25 @@ class WandbLog(KVWriter):
         self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0
     ) -> None:
         """Log all values that are numbers."""
+        if self._finished:
+            return
         values = filter_excluded_keys(key_values, key_excluded, "wandb")
-        self.run.log({k: v for k, v in values.items() if isinstance(v, Real)}, step=step)
+        try:
+            self.run.log({k: v for k, v in values.items() if isinstance(v, Real)}, step=step)
+        except self._lost as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._finished = True
+        self.warn(f"wandb gets nothing more: {error!r}")
 
     def finish(self, figures: Mapping[str, Any], plots: Sequence[Path], step: int) -> None:
         """Add the evaluation to the summary and the plots as images, and end the run.
 
         Raises DiskError if there is no room for the plots, which wandb copies.
         """
+        if self._finished:
+            return
         import wandb
 
         try:
@@ -82,12 +97,18 @@ class WandbLog(KVWriter):
                 f"cannot write {self.folder}: {error.strerror}; wandb gets nothing more, and the "
                 f"pictures are in {plots[0].parent}. Free space, or use --wandb disabled"
             ) from error
-        self.run.summary.update({f"evaluation/{name}": value for name, value in figures.items()})
-        self.run.finish()
+        try:
+            self.run.summary.update({f"evaluation/{name}": n for name, n in figures.items()})
+            self.run.finish()
+        except self._lost as error:
+            self._give_up(error)
         self._finished = True
 
     def close(self) -> None:
         """End the run, as failed if `finish` has not been called."""
         if not self._finished:
-            self.run.finish(exit_code=1)
+            try:
+                self.run.finish(exit_code=1)
+            except self._lost as error:
+                self._give_up(error)
             self._finished = True
