@@ -156,7 +156,6 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
         """Act for `n_rollout_steps` steps in every environment. False if a callback says stop."""
         assert isinstance(rollout_buffer, MemoryRolloutBuffer)
         assert self._last_state is not None and self._tracker is not None
-        assert self._returns is not None
         self.policy.set_training_mode(False)
         rollout_buffer.reset()
         self._tell_progress()
@@ -182,11 +181,7 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
             check_observations(self.observation_space, new_obs, self.num_timesteps)
             callback.update_locals(locals())
             goes_on = callback.on_step()
-            self._update_info_buffer(infos, dones)
-            normalizer = self._vec_normalize_env
-            earned = rewards if normalizer is None else normalizer.get_original_reward()
-            self._returns.add(earned, dones, infos)
-            self._tracker.count(infos[i] for i in np.flatnonzero(dones))
+            self._count_episodes(rewards, dones, infos)
             self._bootstrap_timeouts(rewards, dones, infos, step.state)
             rollout_buffer.add(self._last_obs, actions, rewards, starts, marks[0] >= 0)  # type: ignore[arg-type]
             values.append(step.values_B)
@@ -208,6 +203,17 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def _count_episodes(
+        self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]
+    ) -> None:
+        """Take in what a step says of the episodes: what SB3 logs, returns and tallies."""
+        assert self._returns is not None and self._tracker is not None
+        self._update_info_buffer(infos, dones)
+        normalizer = self._vec_normalize_env
+        earned = rewards if normalizer is None else normalizer.get_original_reward()
+        self._returns.add(earned, dones, infos)
+        self._tracker.count(infos[i] for i in np.flatnonzero(dones))
 
     def _bootstrap_timeouts(
         self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]], state: State
