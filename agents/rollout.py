@@ -73,10 +73,9 @@ class MemoryRolloutBuffer(RolloutBuffer):
             shape = (self.n_envs, *get_obs_shape(kind))
             if self.pos == 0:
                 # whole numbers may be but the first observations of a space that has others
-                is_whole = np.issubdtype(kind.dtype, np.floating) > np.issubdtype(
-                    part.dtype, np.floating
-                )
-                dtype = kind.dtype if is_whole else part.dtype
+                has_others = np.issubdtype(kind.dtype, np.floating)
+                is_whole = not np.issubdtype(part.dtype, np.floating)
+                dtype = kind.dtype if has_others and is_whole else part.dtype
                 self.stored[key] = np.zeros((self.buffer_size, *shape), dtype)
             self.stored[key][self.pos] = part.reshape(shape)
         self.actions[self.pos] = action.reshape(self.n_envs, self.action_dim)
