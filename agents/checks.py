@@ -34,7 +34,7 @@ DAMAGED = (
 )
 """What reading a damaged zip file raises, by what is damaged."""
 
-CHECKPOINT_FORMAT = 12
+CHECKPOINT_FORMAT = 13
 """Raised whenever what an agent saves changes, so that an older file is refused and not misread."""
 
 

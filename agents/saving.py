@@ -39,6 +39,8 @@ class SavedAlgorithm(OnPolicyAlgorithm):
     rescue_path: str
     run_options: dict[str, dict[str, Any]] | None = None
     """All options of the run of `train_rl.py` that trains it, which goes on with no others."""
+    run_stage: Any = None
+    """The stage of that run's curriculum, a `training.curriculum.Stage`."""
     _rng: np.random.Generator
     _random_state: RandomState | None = None
     _last_state: State | None = None

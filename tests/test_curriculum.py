@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from expire_span.agents import MemoryPPO
 from expire_span.train_rl import main
 from expire_span.training import parse
-from expire_span.training.curriculum import STAGE, stage_reached, stages_of
+from expire_span.training.curriculum import STAGE, Stage, StageEnd, stages_of
 from expire_span.training.metrics_csv import STEPS, read_metrics
 
 QUICK = [
@@ -39,8 +40,6 @@ def test_stages_override_the_environments_arguments_and_it_is_last() -> None:
         {"n_rooms": 1, "view_size": 5},
         {"n_rooms": 2, "view_size": 3},
     ]
-    assert stage_reached([]) == 0
-    assert stage_reached([{STEPS: 1, STAGE: 1.0}, {STEPS: 2}]) == 1
 
 
 # the views of these two stages differ in size, which no agent can follow
@@ -109,6 +108,31 @@ def test_a_resumed_stage_has_the_steps_that_were_left(tmp_path: Path) -> None:
     assert stages(run_dir)[-1][1] == 1
     assert main(["--resume", str(run_dir), "--total-timesteps", "2560"]) == 0
     assert 1536 <= max(steps for steps, stage in stages(run_dir) if stage == 1) <= 1536 + 256
+
+
+def test_a_stage_stopped_in_its_first_rollout_goes_on_with_what_it_has_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = tmp_path / "run"
+    on_step = StageEnd._on_step
+    done: list[int] = []
+
+    def interrupted(callback: StageEnd) -> bool:
+        going_on = on_step(callback)
+        if not done and callback.stage.number == 1 and callback.stage.successes:
+            done.append(len(callback.stage.successes))
+            signal.raise_signal(signal.SIGTERM)
+        return going_on
+
+    monkeypatch.setattr(StageEnd, "_on_step", interrupted)
+    staged = ["--curriculum", "n_rooms=1", "n_rooms=1", "--curriculum-steps", "512"]
+    assert main([*QUICK, *staged, "--run-dir", str(run_dir)]) == 128 + signal.SIGTERM
+    assert {stage for _, stage in stages(run_dir)} == {0}  # no rollout of stage 1 was whole
+    saved: Stage = MemoryPPO.load(run_dir / "model.zip").run_stage
+    assert (saved.number, saved.began) == (1, 516) and len(saved.successes) >= done[0]
+    assert main(["--resume", str(run_dir)]) == 0
+    assert [stage for _, stage in stages(run_dir)] == sorted(stage for _, stage in stages(run_dir))
+    assert len([stage for _, stage in stages(run_dir) if stage == 0]) == 2
 
 
 def test_a_run_killed_after_its_last_save_goes_on_in_the_stage_of_that_save(tmp_path: Path) -> None:

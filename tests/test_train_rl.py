@@ -20,6 +20,7 @@ from expire_span.memory import MEMORIES
 from expire_span.train_rl import main
 from expire_span.training import ALGORITHMS, RunDirectory, UserError, parse
 from expire_span.training.arguments import as_stored
+from expire_span.training.curriculum import Stage
 from expire_span.training.metrics_csv import STEPS, read_metrics
 from expire_span.training.session import close, hint, open_session
 from expire_span.training.table import print_table
@@ -322,9 +323,8 @@ def test_an_agent_whose_likeliest_actions_fail_is_told_of(
 ) -> None:
     saved = Path("some runs/one/model.zip")
     session: Any = SimpleNamespace(
-        model=SimpleNamespace(ep_success_buffer=drawn),
+        model=SimpleNamespace(ep_success_buffer=drawn, run_stage=Stage()),
         config=SimpleNamespace(eval_deterministic=deterministic, curriculum=()),
-        stage=0,
     )
     text = hint(session, {"success_rate": likeliest}, saved)
     assert (text is not None) == hints

@@ -25,7 +25,7 @@ from .arguments import (
     quoted,
 )
 from .config import ALGORITHMS, AnyConfig
-from .curriculum import stage_reached, stages_of
+from .curriculum import Stage, stages_of
 from .metrics_csv import Row, read_metrics
 from .presets import PRESETS, AlgorithmPreset
 from .run_directory import RunDirectory
@@ -35,13 +35,12 @@ TRAINING_STREAM, EVALUATION_STREAM = 1, 2
 
 
 class Beginning(NamedTuple):
-    """What a session begins with: the agent is in the environments of `stage`, and `rows` are the
+    """What a session begins with: the agent is in the environments of its stage, and `rows` are the
     lines of metrics.csv so far."""
 
     directory: RunDirectory
     model: MemoryOnPolicyAlgorithm
     rows: list[Row]
-    stage: int
 
 
 def begin(config: AnyConfig) -> Beginning:
@@ -56,10 +55,10 @@ def begin(config: AnyConfig) -> Beginning:
         device=config.device,
         **config.algorithm.algorithm_kwargs(config.memory),
     )
-    model.run_options = as_stored(config)
+    model.run_options, model.run_stage = as_stored(config), Stage()
     if config.weights_from is not None:
         _take_weights(model, RunDirectory(config.weights_from))
-    return Beginning(RunDirectory.create(config), model, [], 0)
+    return Beginning(RunDirectory.create(config), model, [])
 
 
 def go_on(config: AnyConfig, directory: RunDirectory) -> Beginning:
@@ -74,11 +73,10 @@ def _go_on(config: AnyConfig, directory: RunDirectory) -> Beginning:
     model = _saved_model(config, directory)
     _check_model(model, config, directory)
     rows = read_metrics(directory.metrics, until=model.num_timesteps)
-    stage = stage_reached(rows)
-    vec_env = _make_stages(config, stage)
+    vec_env = _make_stages(config, model.run_stage.number)
     vec_env.seed(fresh_seed(config.seed, TRAINING_STREAM, model.num_timesteps))
     model.set_env(vec_env)
-    return Beginning(directory, model, rows, stage)
+    return Beginning(directory, model, rows)
 
 
 def _make_stages(config: AnyConfig, current: int) -> VecEnv:

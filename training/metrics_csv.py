@@ -97,5 +97,5 @@ def read_metrics(path: Path, until: float = float("inf")) -> list[Row]:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is damaged ({error!r}): mend it, or move it away to go on without what it "
-            "says of the run so far, the stage of a curriculum included"
+            "says of the run so far"
         ) from error

@@ -29,7 +29,7 @@ from .beginning import (
     go_on,
 )
 from .config import AnyConfig
-from .curriculum import StageEnd, stage_began, stages_of
+from .curriculum import Stage, StageEnd, stages_of
 from .evaluation import Evaluation, evaluate_retention
 from .metrics_csv import STEPS, MetricsCsv
 from .progress import Progress, ShowProgress
@@ -67,10 +67,6 @@ class Session:
     seconds: float = 0.0
     steps_before: int = 0
     """Environment steps taken in earlier sessions of a resumed run."""
-    stage: int = 0
-    """The stage of the curriculum."""
-    stage_began: int = 0
-    """The step at which it began, in an earlier session it may be."""
 
     @property
     def finished(self) -> bool:
@@ -122,7 +118,7 @@ def _check_threads(threads: int) -> None:
 def _open_logs(
     config: AnyConfig, beginning: Beginning, argv: Sequence[str], warn: Callable[[str], None]
 ) -> Session:
-    directory, model, rows, stage = beginning
+    directory, model, rows = beginning
     model.rescue_path = str(directory.rescued_model)
     metrics = MetricsCsv(directory.metrics, rows, warn)
     outputs: list[KVWriter] = [metrics]
@@ -142,8 +138,6 @@ def _open_logs(
         metrics,
         wandb_log,
         steps_before=model.num_timesteps,
-        stage=stage,
-        stage_began=stage_began(rows, stage),
     )
 
 
@@ -163,7 +157,7 @@ def learn(session: Session, callbacks: Sequence[BaseCallback], warn: Callable[[s
     began = time.monotonic()
     try:
         while True:
-            stage_end = StageEnd(session.stage, session.stage_began, config)
+            stage_end = StageEnd(model.run_stage, config)
             model.learn(
                 config.total_timesteps - model.num_timesteps,
                 callback=[*callbacks, *([stage_end] if config.curriculum else [])],
@@ -171,7 +165,7 @@ def learn(session: Session, callbacks: Sequence[BaseCallback], warn: Callable[[s
             )
             if not stage_end.reached or session.finished:
                 break
-            _begin_stage(session, session.stage + 1)
+            _begin_next_stage(session)
     finally:
         session.seconds = time.monotonic() - began
         progress.close()
@@ -181,12 +175,12 @@ def learn(session: Session, callbacks: Sequence[BaseCallback], warn: Callable[[s
             model.logger.dump(model.num_timesteps)
 
 
-def _begin_stage(session: Session, stage: int) -> None:
-    """Give the agent the environments of another stage."""
+def _begin_next_stage(session: Session) -> None:
+    """Give the agent the environments of the next stage."""
     config, model = session.config, session.model
-    session.stage, session.stage_began = stage, model.num_timesteps
+    model.run_stage = stage = Stage(model.run_stage.number + 1, model.num_timesteps)
     seed = fresh_seed(config.seed, TRAINING_STREAM, model.num_timesteps)
-    vec_env = make_vec_env(config.env, config.n_envs, seed, stages_of(config)[stage])
+    vec_env = make_vec_env(config.env, config.n_envs, seed, stages_of(config)[stage.number])
     assert model.env is not None
     model.env.close()
     model.set_env(vec_env)
@@ -310,9 +304,10 @@ def hint(session: Session, figures: dict[str, Any], saved: Path) -> str | None:
     in, or, with its likeliest actions, succeeds far less often than at the end of training.
     """
     last, folder = len(session.config.curriculum), quoted(saved.parent)
-    if session.stage < last:
+    stage = session.model.run_stage.number
+    if stage < last:
         return (
-            f"training ended in stage {session.stage} of the curriculum, whose stages are 0 to "
+            f"training ended in stage {stage} of the curriculum, whose stages are 0 to "
             f"{last}: the environment evaluated, which is the last, was never trained on. To go "
             f"on: train_rl.py --resume {folder} --total-timesteps N"
         )
