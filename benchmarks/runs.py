@@ -23,11 +23,11 @@ import torch
 
 from expire_span.training.curriculum import STAGE
 from expire_span.training.folder_lock import FolderLock
-from expire_span.training.metrics_csv import STEPS, read_metrics
+from expire_span.training.metrics_csv import LENGTH, STEPS, read_metrics
 from expire_span.training.run_directory import git_commit
 from expire_span.training.whole_file import write_whole
 
-SUCCESS, RETURN, LENGTH = "rollout/success_rate", "rollout/ep_rew_mean", "rollout/ep_len_mean"
+SUCCESS, RETURN = "rollout/success_rate", "rollout/ep_rew_mean"
 """Columns of a metrics.csv."""
 
 

@@ -152,14 +152,22 @@ def test_online_without_an_account_says_what_to_do(
     assert main([*QUICK, *again]) == 0
 
 
-@pytest.mark.parametrize("dies_in", ["log", "finish"])
+@pytest.mark.parametrize(
+    ("dies_in", "with_pictures"), [("log", False), ("log", True), ("finish", False)]
+)
 def test_a_service_that_ends_is_told_once_and_ends_nothing(
     dies_in: str,
+    with_pictures: bool,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def gone(*_: Any, **__: Any) -> None:
+    log = wandb.sdk.wandb_run.Run.log
+
+    def gone(run: Any, *values: Any, **options: Any) -> None:
+        if with_pictures and "retention" not in values[0]:
+            log(run, *values, **options)
+            return
         raise ConnectionResetError("the service is gone")
 
     monkeypatch.setattr(wandb.sdk.wandb_run.Run, dies_in, gone)

@@ -16,6 +16,9 @@ from .whole_file import write_whole
 STEPS = "time/total_timesteps"
 """The key that every line has: environment steps taken so far."""
 
+LENGTH = "rollout/ep_len_mean"
+"""SB3's key for the mean length of episodes, in lines written after one has ended."""
+
 Row = dict[str, Any]
 
 

@@ -31,7 +31,7 @@ from .beginning import (
 from .config import AnyConfig
 from .curriculum import Stage, StageEnd, stages_of
 from .evaluation import Evaluation, evaluate_retention
-from .metrics_csv import STEPS, MetricsCsv
+from .metrics_csv import LENGTH, STEPS, MetricsCsv
 from .progress import Progress, ShowProgress
 from .run_directory import RunDirectory, SaveCheckpoints
 from .tensorboard_log import TensorBoardLog
@@ -47,8 +47,6 @@ MAX_EVALUATION_ENVS = 100
 PATIENCE = 100_000
 """Steps in which an environment has to end an episode: more than the longest that are ours take,
 corridors of 10,000 cells with 40,020. It is more where episodes in training were long."""
-
-LENGTH = "rollout/ep_len_mean"
 
 
 class EndlessError(RuntimeError):

@@ -92,6 +92,8 @@ class WandbLog(KVWriter):
 
         try:
             self.run.log({plot.stem: wandb.Image(str(plot)) for plot in plots}, step=step)
+        except ConnectionError as error:  # of the service, though an OSError as well
+            return self._give_up(error)
         except OSError as error:
             raise DiskError(
                 f"cannot write {self.folder}: {error.strerror}; wandb gets nothing more, and the "
