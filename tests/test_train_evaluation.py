@@ -10,8 +10,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from expire_span.agents import MemoryPPO, make_vec_env
 from expire_span.agents.checks import NonFiniteError
 from expire_span.train_rl import main
+from expire_span.training import beginning as beginning_module
 from expire_span.training import session as session_module
 
 CORRIDOR = ["--env-kwargs", "min_length=4", "max_length=8"]
@@ -131,3 +133,50 @@ def test_a_run_whose_metrics_were_moved_away_is_evaluated(tmp_path: Path) -> Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session_module, "PATIENCE", 60)  # of 64 steps of training
         assert main(["--resume", str(run_dir)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "likeliest"), [([], True), (["--no-eval-deterministic"], False)]
+)
+def test_actions_are_the_likeliest_unless_they_are_to_be_drawn(
+    option: list[str], likeliest: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    predict = MemoryPPO.predict
+
+    def watched(model: MemoryPPO, obs: Any, state: Any, starts: Any, deterministic: bool) -> Any:
+        asked.append(deterministic)
+        return predict(model, obs, state, starts, deterministic)
+
+    monkeypatch.setattr(MemoryPPO, "predict", watched)
+    words = [*CORRIDOR, *QUICK, *SMALL, "--total-timesteps", "256", *option]
+    assert main([*words, "--run-dir", str(tmp_path / "run")]) == 0
+    assert asked and set(asked) == {likeliest}
+
+
+def test_training_evaluation_and_a_resumed_run_begin_with_other_episodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[bytes] = []
+
+    def watched(*args: Any) -> Any:
+        vec_env = make_vec_env(*args)
+        reset = vec_env.reset
+
+        def noted() -> Any:
+            observations = reset()
+            begun.append(np.asarray(observations).tobytes())
+            return observations
+
+        vec_env.reset = noted  # type: ignore[method-assign]
+        return vec_env
+
+    for module in (beginning_module, session_module):
+        monkeypatch.setattr(module, "make_vec_env", watched)
+    portal = ["--env", "expire_span.envs:ExpireSpan/Portal-v0", "--preset", "none"]
+    run = [*portal, *QUICK, *SMALL, "--no-eval-deterministic", "--eval-episodes", "4"]
+    assert main([*run, "--total-timesteps", "256", "--run-dir", str(tmp_path / "run")]) == 0
+    assert main(["--resume", str(tmp_path / "run"), "--total-timesteps", "512"]) == 0
+    trained, evaluated, resumed, evaluated_again = begun
+    assert len({trained, evaluated, resumed}) == 3
+    assert evaluated_again == evaluated  # what is compared meets the same

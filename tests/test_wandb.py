@@ -53,7 +53,7 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("wandb") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("WANDB_MODE", raising=False)
-        assert main([*QUICK, "--run-dir", str(run_dir)]) == 0
+        assert main([*QUICK, "--wandb-project", "corridors", "--run-dir", str(run_dir)]) == 0
     (path,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
     deadline = time.monotonic() + 60
     while not is_whole(path) and time.monotonic() < deadline:
@@ -89,10 +89,12 @@ def test_configuration_and_evaluation_are_in_the_run(run_file: Path) -> None:
     config: dict[str, Any] = {}
     summary: dict[str, Any] = {}
     for record in records(run_file):
+        assert record.run.project in ("", "corridors")
         for item in (*record.config.update, *record.run.config.update):
             config[item.key] = json.loads(item.value_json)
         for item in record.summary.update:
             summary[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
+    assert any(record.run.project for record in records(run_file))
     assert config["run"]["total_timesteps"] == 1024
     assert config["algorithm"]["n_steps"] == 64 and config["memory_options"]["width"] == 16
     assert summary["evaluation/episodes"] == 4
