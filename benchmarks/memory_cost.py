@@ -262,14 +262,15 @@ def write_figure(out: Path, costs: dict[int, dict[str, Cost | None]]) -> None:
     figure = Figure(figsize=(9, 7), layout="constrained")
     all_axes = figure.subplots(2, 2).flatten()
     for axes, (title, field_name) in zip(all_axes, panels.items(), strict=False):
-        for name in next(iter(costs.values())):
+        for number, name in enumerate(next(iter(costs.values()))):
             points = [
                 (reach, getattr(cost, field_name))
                 for reach, row in costs.items()
                 if (cost := row[name]) is not None
             ]
             if points:
-                axes.plot(*zip(*points, strict=True), "o-", label=name)
+                width = 5 - 0.7 * number  # equal curves stay visible below one another
+                axes.plot(*zip(*points, strict=True), "o-", lw=width, ms=2 + width, label=name)
         axes.set_xscale("log", base=2)
         axes.set_xticks(list(costs), [f"{reach:,}" for reach in costs])
         axes.set_yscale("log")

@@ -69,8 +69,8 @@ WIDTHS: Sizes = (("64", ()), ("128", ("--width", "128")))
 SIZES: dict[str, dict[str, Sizes]] = {
     "expire-span": {
         "auto": AUTO,
-        "capacity": sizes("max-live", 5, 9, 17, 33, 65),
-        "capacity, late": tuple(
+        "room": sizes("max-live", 5, 9, 17, 33, 65),
+        "room, late": tuple(
             (f"max-live-{n}-late", ("--max-live", str(n), "--max-live-from", "0.5"))
             for n in (9, 17, 33)
         ),
@@ -169,7 +169,7 @@ def table_row(task: str, variant: str, runs: list[Path]) -> Cells:
     ]
 
 
-MARKERS = {"capacity": "s", "capacity, late": "D", "longest span": "v", "constant": "x"}
+MARKERS = {"room": "s", "room, late": "D", "longest span": "v", "constant": "x"}
 """Marks of a curve by what sets the sizes; a dot if it is anything else."""
 
 
@@ -186,9 +186,10 @@ def draw_curve(axes: Axes, rows: Rows, task: str, memory: str, kind: str, colour
             lowest, highest = map(float, span.split(" to "))
             points.append((float(live), float(success), lowest, highest))
         else:
-            axes.axhline(float(success), color=colour, linestyle="--", label=label)
+            dashes = (0, (5, 5)) if memory == "lstm" else (5, (5, 5))  # equal ones take turns
+            axes.axhline(float(success), color=colour, linestyle=dashes, label=label)
     if points:
-        x, y, low, high = (list(column) for column in zip(*points, strict=True))
+        x, y, low, high = (list(column) for column in zip(*sorted(points), strict=True))
         axes.plot(x, y, MARKERS.get(kind, "o") + "-", color=colour, label=label)
         axes.vlines(x, low, high, color=colour, alpha=0.4)
 
@@ -245,7 +246,9 @@ rooms. Instruction is the short variant, of which the share delivered is shown, 
 whose character was met, and of Collision that of right answers. Below chance, 0.5 on Corridor, is an agent whose likeliest
 action at the junction is to wait. Presets were tuned with expire-span; the others share them.
 Success: median of the seeds, and their range. Drawn: the same of the last 100 training episodes, whose
-actions are drawn, of the runs that are here. Late: a bound that sets in after half of the training. Live memories: mean per layer over the evaluation,
+actions are drawn, of the runs that are here. Late: a bound that sets in after half of the training.
+In the picture "room" is `max-live`, "longest span" `max-span` and "constant" `coef`, a vertical line
+is the range of the seeds, and `lstm` and `gru`, without live memories, are dashed. Live memories: mean per layer over the evaluation,
 the present step aside. Steps/s: learning included, one core each; {options.machine}.
 
 | task | memory | seeds | live | success | range | drawn | steps/s |

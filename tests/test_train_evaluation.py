@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,26 @@ def test_training_evaluation_and_a_resumed_run_begin_with_other_episodes(
     trained, evaluated, resumed, evaluated_again = begun
     assert len({trained, evaluated, resumed}) == 3
     assert evaluated_again == evaluated  # what is compared meets the same
+
+
+def test_an_agent_may_be_evaluated_in_other_episodes_than_it_was_trained_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = str(tmp_path / "run")
+    words = [*CORRIDOR, *QUICK, *SMALL, "--total-timesteps", "256", "--run-dir", run_dir]
+    longest = ["--no-eval-deterministic", "--eval-env-kwargs", "min_length=80", "max_length=80"]
+    assert main([*words, *longest]) == 0
+    figures = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert figures["eval_env_kwargs"] == {"min_length": 80, "max_length": 80}
+    assert figures["mean_length"] > 80  # as training's corridors of 8 cells do not allow
+    assert "min_length=80, max_length=80" in capsys.readouterr().out
+    again = ["--resume", run_dir, "--eval-env-kwargs"]
+    assert main([*again, "max_length=90"]) == 0  # the other stays
+    figures = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert figures["eval_env_kwargs"] == {"min_length": 80, "max_length": 90}
+    assert main(again) == 0
+    assert "evaluated with" not in capsys.readouterr().out.rpartition("90")[2]
+    for wrong, says in (("min_length=9", "is below min_length = 9"), ("view_size=7", "one agent")):
+        assert main([*again, wrong]) == 2
+        said = capsys.readouterr().err
+        assert says in said and "the environment to evaluate in" in said

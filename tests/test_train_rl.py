@@ -340,6 +340,7 @@ def test_an_agent_whose_likeliest_actions_fail_is_told_of(
 
 def test_the_table_shows_any_name_on_any_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = {"env": "größe:x:", "memory": "lstm", "algo": "ppo", "seed": 1, "episodes": 1}
+    figures |= {"eval_env_kwargs": {}}
     figures |= {"success_rate": 1.0, "cue_recall": None, "precision": None, "tallies": {}}
     figures |= {"mean_reward": 1.0, "std_reward": 0.5, "mean_length": 9.0, "env_steps": 5}
     figures |= {"live_memory_mean": None, "live_memory_max": None, "env_steps_per_second": None}

@@ -37,6 +37,7 @@ CHANGEABLE_ON_RESUME = (
     "threads",
     "checkpoint_interval",
     "eval_episodes",
+    "eval_env_kwargs",
     "eval_deterministic",
     "wandb",
     "wandb_project",
@@ -148,8 +149,10 @@ def _parse_all(choices: _Choices, saved: dict[str, Any], argv: Sequence[str]) ->
         ("memory", config.memory, MEMORIES),
     ):
         known(what, name, names)  # "None", which the first phase takes for not given
-    if config.env_kwargs and env == run.get("env", env):  # given one by one; none: none is left
-        config = replace(config, env_kwargs={**default.env_kwargs, **config.env_kwargs})
+    for name in ("env_kwargs", "eval_env_kwargs"):
+        given_here = getattr(config, name)
+        if given_here and env == run.get("env", env):  # given one by one; none: none is left
+            config = replace(config, **{name: getattr(default, name) | given_here})
     return config
 
 

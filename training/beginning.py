@@ -25,13 +25,16 @@ from .arguments import (
     quoted,
 )
 from .config import ALGORITHMS, AnyConfig
-from .curriculum import Stage, stages_of
+from .curriculum import Stage, evaluation_of, stages_of
 from .metrics_csv import Row, read_metrics
 from .presets import PRESETS, AlgorithmPreset
 from .run_directory import RunDirectory
 
 TRAINING_STREAM, EVALUATION_STREAM = 1, 2
 """Independent streams of seeds, so that evaluation and a resumed run meet fresh episodes."""
+
+
+EVALUATION = "the environment to evaluate in"
 
 
 class Beginning(NamedTuple):
@@ -80,26 +83,29 @@ def _go_on(config: AnyConfig, directory: RunDirectory) -> Beginning:
 
 
 def _make_stages(config: AnyConfig, current: int) -> VecEnv:
-    """The environments of the `current` stage. One of every other stage is made and closed, so that
-    what is wrong with it shows now."""
-    vec_env = _make_stage(config, current, config.n_envs)
-    for stage, env_kwargs in enumerate(stages_of(config)):
-        if stage == current:
-            continue
-        other = _make_stage(config, stage, n_envs=1)
+    """The environments of the `current` stage. One of every other stage, and of those to evaluate
+    in, is made and closed, so that what is wrong with it shows now."""
+    stages = stages_of(config)
+    names = [f"stage {n} of the curriculum" for n in range(len(stages))]
+    vec_env = _make(config, stages[current], names[current], config.n_envs)
+    others = [(name, stages[n]) for n, name in enumerate(names) if n != current]
+    if config.eval_env_kwargs:
+        others.append((EVALUATION, evaluation_of(config)))
+    for name, env_kwargs in others:
+        other = _make(config, env_kwargs, name, n_envs=1)
         other.close()
         for space in ("observation_space", "action_space"):
             here, there = getattr(vec_env, space), getattr(other, space)
             if here != there:
                 raise UserError(
-                    f"stage {stage} of the curriculum, {env_kwargs}, has the {space} {there}, "
-                    f"another than {here}; one agent plays all stages, so leave the spaces alike"
+                    f"{name}, {env_kwargs}, has the {space} {there}, another than {here}; one "
+                    "agent plays them all, so leave the spaces alike"
                 )
     return vec_env
 
 
-def _make_stage(config: AnyConfig, stage: int, n_envs: int) -> VecEnv:
-    env_kwargs = stages_of(config)[stage]
+def _make(config: AnyConfig, env_kwargs: dict[str, Any], name: str, n_envs: int) -> VecEnv:
+    """Environments with these arguments; errors call them by the name."""
     try:
         return make_vec_env(config.env, n_envs, config.seed, env_kwargs)
     except Exception as e:  # an environment may raise anything
@@ -112,11 +118,13 @@ def _make_stage(config: AnyConfig, stage: int, n_envs: int) -> VecEnv:
                 f"; {of_preset[0]} comes from preset = {config.preset}, made for other "
                 "environments: --preset none goes without"
             )
-        elif stage < len(config.curriculum) and not isinstance(e, TypeError):
-            problem += (
-                f"; this is stage {stage} of the curriculum, {env_kwargs}. Give another "
-                "--curriculum, or none: --curriculum --curriculum-steps None"
+        elif env_kwargs != config.env_kwargs and not isinstance(e, TypeError):
+            way_out = (
+                "--eval-env-kwargs, or none: --eval-env-kwargs"
+                if name == EVALUATION
+                else "--curriculum, or none: --curriculum --curriculum-steps None"
             )
+            problem += f"; this is {name}, {env_kwargs}. Give another {way_out}"
         raise UserError(problem) from e
 
 
@@ -127,8 +135,8 @@ def _is_registered(env_id: str) -> bool:
 def _arguments_of_preset(config: AnyConfig) -> set[str]:
     """Names of the environment's arguments that the preset gives, in all stages."""
     run = PRESETS[config.preset or "none"].algorithms.get(config.algo, AlgorithmPreset()).run
-    given = [run.get("env_kwargs", {}), *run.get("curriculum", ())]
-    used = [config.env_kwargs, *config.curriculum]
+    given = [run.get("env_kwargs", {}), run.get("eval_env_kwargs", {}), *run.get("curriculum", ())]
+    used = [config.env_kwargs, config.eval_env_kwargs, *config.curriculum]
     return {name for arguments in given if arguments in used for name in arguments}
 
 

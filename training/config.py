@@ -101,9 +101,9 @@ class OnPolicyOptions:
     max_grad_norm: float = 0.5
     """Norm to which gradients are clipped."""
     normalize_advantage: bool = True
-    """Whether advantages are scaled to mean 0 and deviation 1 in every minibatch; never scaled up
-    to more than they were at their largest, so that noise stays small once a task is solved, and
-    the learning rate shrinks with them."""
+    """Whether advantages are scaled to mean 0 and deviation 1 in every minibatch, but divided by no
+    less than the largest deviation so far: noise stays small once a task is solved, and the
+    learning rate shrinks with them."""
     use_sde: bool = False
     """Whether to explore by state-dependent noise (gSDE); for continuous actions only."""
     sde_sample_freq: int = -1
@@ -296,13 +296,15 @@ class TrainConfig(Generic[Algorithm, MemoryOptions]):
     """Folder of a run that was stopped: goes on from its model.zip until total-timesteps. Once
     these are done the agent is evaluated again."""
     weights_from: Path | None = None
-    """Folder of another run, with whose agent's weights this one begins; all else is this run's
-    own. The network has to be the same: --config FOLDER/config.yaml takes over that run's options.
-    """
+    """Folder of another run, with whose weights this one begins; all else is this run's own. The
+    network has to be the same: --config FOLDER/config.yaml takes over that run's options."""
     checkpoint_interval: int = 50_000
     """Environment steps between two saves of model.zip."""
     eval_episodes: int = 1000
     """Fresh episodes played after training."""
+    eval_env_kwargs: EnvKwargs = field(default_factory=dict)
+    """Arguments of the environment that are others in these episodes, as in --eval-env-kwargs
+    min_length=30; treated as env-kwargs are."""
     eval_deterministic: bool = True
     """Whether they are played without exploration, by the likeliest actions; otherwise actions are
     drawn, as in training. An agent that can only guess may wait for ever without exploration."""

@@ -22,6 +22,11 @@ def stages_of(config: AnyConfig) -> list[dict[str, Any]]:
     return [config.env_kwargs | stage for stage in config.curriculum] + [config.env_kwargs]
 
 
+def evaluation_of(config: AnyConfig) -> dict[str, Any]:
+    """The environment's arguments in evaluation."""
+    return config.env_kwargs | config.eval_env_kwargs
+
+
 @dataclass
 class Stage:
     """The stage that a run is in. Its agent carries it, so that a resumed run goes on in it."""

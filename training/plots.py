@@ -13,6 +13,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
@@ -152,13 +153,14 @@ def _draw_box(axis: Axes, x: float, width: float, span_N: NDArray[np.float32], c
         capprops=line,
         medianprops={"color": INK, "lw": 2},
     )
-    top = (x, float(np.quantile(span_N, 0.95)))
-    axis.annotate(_short(float(np.median(span_N))), top, (0, 4), va="bottom", **_SMALL)
+    median = float(np.median(span_N))
+    number = axis.annotate(_short(median), (x, median), (0, 2), va="bottom", **_SMALL)
+    number.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
 
 
 def _short(steps: float) -> str:
-    """Three digits: 0.335, 24.6, 25.9k."""
-    return EngFormatter(places=1, sep="")(steps) if steps >= 1000 else f"{steps:.3g}"
+    """Three digits or more: 0.335, 24.6, 1,009."""
+    return f"{steps:,.0f}" if steps >= 1000 else f"{steps:.3g}"
 
 
 def _draw_lives(axis: Axes, episode: EpisodeRecord, layer: int) -> None:
@@ -185,7 +187,8 @@ def _draw_lives(axis: Axes, episode: EpisodeRecord, layer: int) -> None:
         scale.set_major_locator(MaxNLocator(nbins=7, integer=True))
     axis.set_ylabel(f"layer {layer}\nborn at step")
     if layer == 0:
-        for handle in axis.legend(frameon=False, loc="upper left", fontsize=9).legend_handles:
+        legend = axis.legend(loc="upper left", fontsize=9, framealpha=1, edgecolor="white")
+        for handle in legend.legend_handles:
             handle.set_linewidth(2.5)  # type: ignore[union-attr]
 
 

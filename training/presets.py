@@ -60,6 +60,7 @@ LONG_CORRIDOR = AlgorithmPreset(
         "curriculum": tuple({"max_length": n} for n in (200, 400, 800, 1600, 3200, 6400)),
         "curriculum_success": 0.98,
         "eval_episodes": 100,
+        "eval_env_kwargs": {"min_length": 10_000},
     },
     hyper_parameters={
         **FULL_STEPS,
@@ -73,7 +74,7 @@ LONG_CORRIDOR = AlgorithmPreset(
     # spans begin at 328 steps; each stage makes those of the cues twice as long as it needs
     memories={"expire-span": {"max_span": 32_768.0, "ramp": 16.0, "initial_span": 0.01}},
 )
-"""Corridors of up to 10,000 cells, by --preset corridor-10000."""
+"""Corridors of up to 10,000 cells, by --preset corridor-10000; evaluated in the longest alone."""
 
 
 def easier_first(stages: tuple[Options, ...], steps: int) -> Options:

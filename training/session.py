@@ -29,7 +29,7 @@ from .beginning import (
     go_on,
 )
 from .config import AnyConfig
-from .curriculum import Stage, StageEnd, stages_of
+from .curriculum import Stage, StageEnd, evaluation_of, stages_of
 from .evaluation import Evaluation, evaluate_retention
 from .metrics_csv import LENGTH, STEPS, MetricsCsv
 from .progress import Progress, ShowProgress
@@ -215,7 +215,7 @@ def evaluate(session: Session, say: Callable[[str], None]) -> Evaluation:
         say(f"no episode ended in training; evaluation waits {patience} steps for the end of one")
     n_envs = min(MAX_EVALUATION_ENVS, config.eval_episodes)
     seed = fresh_seed(config.seed, EVALUATION_STREAM)
-    vec_env = make_vec_env(config.env, n_envs, seed, config.env_kwargs)
+    vec_env = make_vec_env(config.env, n_envs, seed, evaluation_of(config))
     progress = Progress("evaluation", config.eval_episodes, "episodes") if config.progress else None
 
     steps = 0
@@ -275,6 +275,7 @@ def figures_of(session: Session, evaluation: Evaluation) -> dict[str, Any]:
     config = session.config
     return evaluation.figures() | {
         "env": config.env,
+        "eval_env_kwargs": config.eval_env_kwargs,
         "memory": config.memory,
         "algo": config.algo,
         "seed": config.seed,

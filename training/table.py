@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from .assignments import assignments
 from .run_directory import RunDirectory
 
 
@@ -15,6 +16,7 @@ def print_table(figures: dict[str, Any], directory: RunDirectory, model: Path) -
     """Print the figures of evaluation.json that matter most, and where files and model are."""
     rows = {
         "episodes evaluated": f"{figures['episodes']}",
+        "evaluated with": ", ".join(assignments(figures["eval_env_kwargs"])) or None,
         "success rate": _percent(figures["success_rate"]),
         "mean return": f"{figures['mean_reward']:.3f} ± {figures['std_reward']:.3f}",
         "mean episode length": f"{figures['mean_length']:.1f}",
