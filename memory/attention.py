@@ -105,11 +105,11 @@ class MemoryAttention(nn.Module):
         bias_BHQK = position_BQKH.permute(0, 3, 1, 2) + log_mask_BQK[:, None]
         return self(z_BQD, memories_BKD, bias_BHQK)  # type: ignore[no-any-return]
 
-    def read_content(self, z_BQD: Tensor, memories_BKD: Tensor, readable_BK: Tensor) -> Tensor:
+    def read_content(self, z_BQD: Tensor, memories_BKD: Tensor, readable_BQK: Tensor) -> Tensor:
         """What is read by content alone, with the parameters as constants. Returns (B, Q, D)."""
-        bias_B11K = torch.where(readable_BK, 0.0, -torch.inf)[:, None, None]
+        bias_B1QK = torch.where(readable_BQK, 0.0, -torch.inf).to(z_BQD)[:, None]
         frozen = {name: parameter.detach() for name, parameter in self.named_parameters()}
-        read_BQD, _ = torch.func.functional_call(self, frozen, (z_BQD, memories_BKD, bias_B11K))
+        read_BQD, _ = torch.func.functional_call(self, frozen, (z_BQD, memories_BKD, bias_B1QK))
         return read_BQD  # type: ignore[no-any-return]
 
     def forward(self, z_BQD: Tensor, memories_BKD: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

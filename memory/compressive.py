@@ -103,7 +103,8 @@ class Compressive(TransformerMemory):
 
     A group is compressed by a linear map of its steps (a convolution of width and stride c). The
     map learns to leave what attention reads as it was: the squared difference between reading a
-    group's steps and reading the compressed vectors, by content alone. Neither does that loss reach
+    group's steps and reading the compressed vectors, by content alone, at the steps that read them;
+    so nothing of another episode or environment enters. Neither does that loss reach
     the rest of the network, nor the loss of the task the map.
 
     Source: Rae et al. 2020, "Compressive Transformers for Long-Range Sequence Modelling",
@@ -125,7 +126,7 @@ class Compressive(TransformerMemory):
 
     def initial_state(self, batch_size: int) -> CompressiveState:
         """No memories. See `Memory.initial_state`."""
-        hidden_BLSD = self.embed.weight.new_zeros(batch_size, self.n_layers, 0, self.width)
+        hidden_BLSD = self.state_like().new_zeros(batch_size, self.n_layers, 0, self.width)
         step_B = torch.full((batch_size,), -1, device=hidden_BLSD.device)
         return CompressiveState(hidden_BLSD, step_B)
 
@@ -223,7 +224,8 @@ class Compressive(TransformerMemory):
         """See `Memory.unroll`."""
         N, T, D = self._sizes(state)[0], starts_BT.shape[1], self.width
         keys, held_BS = self._lay_keys(state, starts_BT.bool())
-        readable_BTK, (member_BGc, _, is_group_BG) = self._readable(keys, N), keys.groups
+        readable_BTK, member_BGc = self._readable(keys, N), keys.groups.member_BGc
+        reads_BTG = readable_BTK[..., N : N + member_BGc.shape[1]]
         steps_T1 = torch.arange(T, device=x_BTE.device)[:, None]
         age_BTK = (steps_T1 - keys.birth_BK[:, None]).clamp(min=0).to(x_BTE)
         mask_BTK = log_mask(torch.ones_like(age_BTK), readable_BTK)
@@ -237,18 +239,15 @@ class Compressive(TransformerMemory):
             recent_BPD = torch.cat([carried_BLSD[:, i, N:], z_BTD], 1)
             member_BGcD = take_rows(recent_BPD.detach(), member_BGc).view(*member_BGc.shape, D)
             new_BGD = self.compressors[i](member_BGcD.flatten(2))
-            loss = loss + _reconstruction(
-                layer.attention, z_BTD.detach(), member_BGcD, new_BGD, is_group_BG
-            )
+            loss += _reconstruction(layer.attention, z_BTD, member_BGcD, new_BGD, reads_BTG)
             memories_BKD = torch.cat([carried_BLSD[:, i, :N], new_BGD.detach(), recent_BPD], 1)
             read_BTD, _ = layer.attention.read_dense(z_BTD, memories_BKD, age_BTK, mask_BTK)
             x_BTD = layer.finish(x_BTD, read_BTD)
             memories.append(memories_BKD.detach())
         state = self._pack(torch.stack(memories, 1), readable_BTK[:, -1], keys, N)
         live_BTL = readable_BTK.sum(-1)[..., None].expand(-1, -1, self.n_layers)
-        aux = no_spans(loss)._replace(
-            live_BTL=live_BTL, memory_loss=self.reconstruction_coef * loss
-        )
+        memory_loss = self.reconstruction_coef * loss
+        aux = no_spans(loss)._replace(live_BTL=live_BTL, memory_loss=memory_loss)
         return self.final_norm(x_BTD), state, aux
 
     def _lay_keys(self, state: CompressiveState, starts_BT: Tensor) -> tuple[SegmentKeys, Tensor]:
@@ -338,13 +337,14 @@ def _append(slots_BN: Tensor, new_B1: Tensor, appends_B1: Tensor, size: int) -> 
 
 
 def _reconstruction(
-    attention: MemoryAttention, z_BTD: Tensor, member_BGcD: Tensor, new_BGD: Tensor, held_BG: Tensor
+    attention: MemoryAttention, z_BTD: Tensor, old_BGcD: Tensor, new_BGD: Tensor, reads_BTG: Tensor
 ) -> Tensor:
-    """Mean squared difference between what the steps z would read, by content, of the groups' own
-    steps and of the compressed vectors."""
-    if not held_BG.any():
+    """Mean squared difference between what the steps z that read groups would read, by content, of
+    the groups' own steps and of the compressed vectors."""
+    reads_BT = reads_BTG.any(-1)
+    if not reads_BT.any():
         return z_BTD.new_zeros(())
-    is_member_BM = held_BG[..., None].expand(member_BGcD.shape[:3]).flatten(1)
-    before_BTD = attention.read_content(z_BTD, member_BGcD.flatten(1, 2), is_member_BM)
-    after_BTD = attention.read_content(z_BTD, new_BGD, held_BG)
-    return F.mse_loss(after_BTD, before_BTD)
+    old_BMD, reads_BTM = old_BGcD.flatten(1, 2), reads_BTG.repeat_interleave(old_BGcD.shape[2], -1)
+    before_BTD = attention.read_content(z_BTD.detach(), old_BMD, reads_BTM)
+    after_BTD = attention.read_content(z_BTD.detach(), new_BGD, reads_BTG)
+    return F.mse_loss(after_BTD[reads_BT], before_BTD[reads_BT])

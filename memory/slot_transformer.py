@@ -93,7 +93,7 @@ class SlotTransformer(TransformerMemory):
     def initial_state(self, batch_size: int) -> SlotState:
         """No memories. See `Memory.initial_state`."""
         shape = (batch_size, self.n_layers, SLOT_CHUNK)
-        like = self.embed.weight
+        like = self.state_like()
         return SlotState(
             hidden_BLSD=like.new_zeros(*shape, self.width),
             age_BLS=like.new_full(shape, torch.inf),
@@ -345,6 +345,6 @@ class SlotTransformer(TransformerMemory):
 def zero_where(dead_BLS: Tensor, hidden_BLSD: Tensor) -> Tensor:
     """A copy of the vectors with 0 where they are dead, by a mask of their bits: NaN becomes 0 too,
     in a third of the time that `torch.where` takes on a CPU."""
-    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[hidden_BLSD.element_size()]
+    bits = {4: torch.int32, 8: torch.int64}[hidden_BLSD.element_size()]
     kept_BLS1 = dead_BLS.to(bits)[..., None] - 1  # all bits, or none
     return (hidden_BLSD.view(bits) & kept_BLS1).view(hidden_BLSD.dtype)

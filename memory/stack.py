@@ -116,3 +116,17 @@ class TransformerMemory(Memory):
     def layer(self, i: int) -> Layer:
         """Layer `i`, from 0."""
         return self.layers[i]  # type: ignore[return-value]
+
+    def state_like(self) -> Tensor:
+        """What the vectors of a state are like, in type and device.
+
+        Raises: TypeError for weights in half precision, in which ages of more than 256 steps
+        (bfloat16) or the exponentials of positions (float16) are wrong.
+        """
+        weight = self.embed.weight
+        if weight.dtype not in (torch.float32, torch.float64):
+            raise TypeError(
+                f"the memory's weights are {weight.dtype}, in which steps cannot be counted; leave "
+                "it in torch.float32 or torch.float64: memory.float()"
+            )
+        return weight

@@ -99,6 +99,26 @@ def test_reconstruction_trains_the_compression_and_nothing_else() -> None:
     assert all(grad is None for grad in by_task)
 
 
+def test_reconstruction_knows_no_other_episode_and_no_other_environment() -> None:
+    memory, T = build(), 20
+    first_1TE, second_1TE = torch.randn(2, 1, T, E, dtype=torch.float64)
+    begins_1T = torch.arange(T)[None] == 0
+
+    def gradient(x_BTE: torch.Tensor, starts_BT: torch.Tensor) -> torch.Tensor:
+        _, _, aux = memory.unroll(x_BTE, memory.initial_state(len(x_BTE)), starts_BT)
+        assert aux.memory_loss is not None
+        return torch.autograd.grad(aux.memory_loss, list(memory.compressors.parameters()))[0]
+
+    beside = gradient(torch.cat([first_1TE, second_1TE]), begins_1T.expand(2, -1))
+    behind = gradient(torch.cat([first_1TE, second_1TE], 1), torch.cat([begins_1T] * 2, 1))
+    torch.testing.assert_close(behind, beside)
+    short = torch.randn(7, T, E, dtype=torch.float64)  # episodes of one step, which hold no group
+    beside_short = gradient(
+        torch.cat([first_1TE, short]), torch.cat([begins_1T, torch.ones(7, T, dtype=torch.bool)])
+    )
+    torch.testing.assert_close(beside_short, gradient(first_1TE, begins_1T))
+
+
 def test_compression_learns_to_keep_what_is_read() -> None:
     memory = build()
     x_BTE = torch.randn(8, 40, E, dtype=torch.float64)

@@ -130,3 +130,17 @@ def test_options_cannot_change_once_given(name: str) -> None:
     config = MEMORIES[name].config()
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.width = 3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", MEMORIES)
+def test_half_precision_is_refused_where_steps_could_not_be_counted(
+    name: str, dtype: torch.dtype
+) -> None:
+    memory = make_memory(name, dim_in=4).to(dtype)
+    if name in ("gru", "lstm"):  # which count none
+        x_BE, starts_B = torch.zeros(2, 4, dtype=dtype), torch.zeros(2, dtype=torch.bool)
+        assert memory.step(x_BE, memory.initial_state(2), starts_B)[0].isfinite().all()
+    else:
+        with pytest.raises(TypeError, match=rf"{dtype}, in which steps cannot be counted"):
+            memory.initial_state(2)
