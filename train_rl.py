@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         saved = f"The model is saved in {model}" if model.exists() else "Nothing was saved"
         return _fail(INTERRUPTED, f"stopped. {saved}")
     finally:
-        run.close(session)
+        with contextlib.suppress(KeyboardInterrupt):  # of somebody who does not wait for wandb
+            run.close(session)
 
 
 def _train(session: run.Session) -> int:
@@ -142,8 +143,9 @@ def _discard_stdout() -> None:
 
 
 def _say(message: str) -> None:
-    with contextlib.suppress(OSError):  # of a terminal that was closed
-        print(message, file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # which it is if closed when Python began
+        with contextlib.suppress(OSError):  # of a terminal that was closed later
+            print(message, file=sys.stderr, flush=True)
 
 
 def _fail(code: int, message: str) -> int:

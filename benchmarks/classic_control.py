@@ -114,8 +114,9 @@ def learn(task: str, agent: str, seed: int, steps: int, file: Path) -> None:
     rate = model.num_timesteps / (time.perf_counter() - began)
     assert model.ep_info_buffer is not None
     returns = [float(episode["r"]) for episode in model.ep_info_buffer]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"return": statistics.mean(returns), "steps_per_second": rate}))
+    if not returns:
+        raise SystemExit(f"steps = {steps}: no episode of {task} has ended; use more --steps")
+    write(file, json.dumps({"return": statistics.mean(returns), "steps_per_second": rate}))
 
 
 def table(options: Options) -> str:

@@ -111,6 +111,30 @@ def test_a_run_that_is_told_to_end_saves_and_says_so(
     assert MemoryPPO.load(run_dir / "model.zip").num_timesteps >= 256
 
 
+def test_ctrl_c_while_logs_are_closed_changes_no_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = MetricsCsv.close
+
+    def interrupted(metrics: MetricsCsv) -> None:
+        close(metrics)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MetricsCsv, "close", interrupted)
+    run_dir = tmp_path / "run"
+    short = ["--total-timesteps", "256", "--run-dir", str(run_dir)]
+    assert main([*CORRIDOR, *QUICK, *SMALL, *short]) == 0
+    run_directory.RunDirectory(run_dir).lock()  # which is free
+
+
+def test_a_run_whose_stderr_is_closed_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    short = ["--total-timesteps", "256", "--progress", "--run-dir", str(tmp_path / "run")]
+    assert main([*CORRIDOR, *QUICK, *SMALL, *short]) == 0
+
+
 def test_a_signal_waits_while_the_model_is_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -345,12 +369,15 @@ def test_metrics_cut_off_in_a_line_are_read_without_it_and_written_anew(tmp_path
     assert rows == [{STEPS: 1.0, "a": 0.125}, {STEPS: 2.0, "a": 0.125}]
 
 
-@pytest.mark.parametrize("content", [b"a,b\n1,2\n", f"{STEPS},a\n1,x\n".encode(), b"\xff\xfe\n"])
+@pytest.mark.parametrize(
+    "content", [b"a,b\n1,2\n", f"{STEPS},a\n1,x\n".encode(), 999 * b"\xff\xfe\n"]
+)
 def test_metrics_that_are_none_are_named(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{path} is damaged .*move it away"):
+    with pytest.raises(ValueError, match=rf"{path} is damaged .*move it away") as error:
         read_metrics(path)
+    assert len(str(error.value)) < 400 + len(str(path))  # none of what it holds
 
 
 def test_tensorboard_files_that_cannot_be_written_end_nothing(
@@ -392,6 +419,38 @@ def test_metrics_on_disk_stay_while_they_cannot_be_written_anew(
     disk.room = 1
     metrics.close()
     assert read_metrics(path) == [{STEPS: 1.0, "a": 1.0}, {STEPS: 2.0, "b": 2.0}]
+
+
+def test_metrics_interrupted_at_a_new_column_are_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    path = tmp_path / "metrics.csv"
+    metrics = MetricsCsv(path, [], warnings_are_errors)
+    metrics.write({"a": 1.0}, {"a": ()}, step=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics_csv, "write_whole", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            metrics.write({"b": 2.0}, {"b": ()}, step=2)
+    metrics.write({"a": 3.0, "b": 3.0}, {"a": (), "b": ()}, step=3)
+    assert read_metrics(path) == [
+        {STEPS: 1.0, "a": 1.0},
+        {STEPS: 2.0, "b": 2.0},
+        {STEPS: 3.0, "a": 3.0, "b": 3.0},
+    ]
+
+
+def test_metrics_of_what_was_not_saved_are_gone_once_the_run_has_gone_on(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    metrics = MetricsCsv(path, [], warnings_are_errors)
+    for step in (1, 2):
+        metrics.write({"a": 1.0}, {"a": ()}, step)
+    metrics.close()
+    saved = read_metrics(path, until=1)
+    MetricsCsv(path, saved, warnings_are_errors).close()  # stopped before its first line
+    assert read_metrics(path) == saved
 
 
 def test_checkpoints_are_saved_at_the_interval(

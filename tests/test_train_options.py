@@ -212,6 +212,8 @@ def test_options_survive_the_way_through_config_yaml(tmp_path: Path) -> None:
         (["--batch-size", "100"], ["batch_size = 100", "n_steps = 128"]),
         (["--span-coef", "-1"], ["span_coef = -1"]),
         (["--adam-eps", "0"], ["adam_eps = 0.0 must be above 0"]),
+        (["--first-target-live=inf", "--target-live=9"], ["first_target_live = inf falls to"]),
+        (["--scale-ent-coef", "--ent-coef=0"], ["scale_ent_coef = True changes nothing"]),
         (["--first-target-live", "9"], ["first_target_live = 9", "target_live = None"]),
         (["--first-target-live", "9", "--target-live", "0"], ["target_live = 0", "above 0"]),
         (

@@ -408,3 +408,17 @@ def test_progress_is_told_in_ten_lines(tmp_path: Path, capsys: pytest.CaptureFix
     said = capsys.readouterr().err
     assert "training 100 %, 1024 steps" in said and "evaluation 100 %, 12 episodes" in said
     assert "live memories" in said and len(said.splitlines()) <= 20
+
+
+def test_a_folder_of_any_name_that_text_can_hold_is_repeated_and_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "two\nlines: [1"
+    short = ["--total-timesteps", "256", "--run-dir", str(run_dir)]
+    assert main([*CORRIDOR, *QUICK, *SMALL, *short]) == 0
+    assert main(["--resume", str(run_dir), "--total-timesteps", "512"]) == 0
+    bytes_only = tmp_path / "bad\udcff"
+    assert main([*CORRIDOR, *QUICK, *SMALL, "--run-dir", str(bytes_only)]) == 2
+    said = capsys.readouterr().err
+    assert "\\udcff" in said and "no UTF-8; give another --run-dir" in said
+    assert not bytes_only.exists()

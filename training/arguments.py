@@ -213,6 +213,8 @@ def _read_config(path: Path, advice: str) -> dict[str, Any]:
             f"{path}: curriculum = {stages!r} is no list of mappings, as [{{n_rooms: 2}}]; "
             "mend the file"
         )
+    if not isinstance(data.get("resumed", []), list):
+        raise UserError(f"{path}: resumed = {data['resumed']!r} is no list; mend the file")
     return data
 
 
@@ -305,6 +307,7 @@ def _refuse_unused(argv: Sequence[str], config: AnyConfig) -> None:
         (not options["use_sde"], ("sde_sample_freq",), "use_sde = False"),
         (not use_rms_prop, ("rms_prop_eps",), "use_rms_prop = False"),
         (use_rms_prop, ("adam_eps",), "use_rms_prop = True"),
+        (options["ent_coef"] == 0, ("scale_ent_coef",), "ent_coef = 0"),
         (options["min_lr_share"] == 1, ("solved_by",), "min_lr_share = 1"),
         (not options["normalize_advantage"], ("solved_by",), "normalize_advantage = False"),
         (not config.curriculum, ("curriculum_steps", "curriculum_success"), "no curriculum"),

@@ -166,8 +166,9 @@ def _take_weights(model: MemoryOnPolicyAlgorithm, source: RunDirectory) -> None:
     except RuntimeError as error:  # torch's, a line for each weight
         reason = str(error).splitlines()[1].strip()
         raise UserError(
-            f"--weights-from {source.path}: its network is another: {reason} Take over the options "
-            f"it was made with: --config {quoted(source.config)} --weights-from "
+            f"--weights-from {source.path}: its network is another: {reason} Leave memory, the "
+            "memory's options, net_arch and whether prediction_coef is 0 as they are in "
+            f"{source.config}: --config {quoted(source.config)} --weights-from "
             f"{quoted(source.path)}"
         ) from None
 
@@ -194,7 +195,7 @@ def _check_model(
     model: MemoryOnPolicyAlgorithm, config: AnyConfig, directory: RunDirectory
 ) -> None:
     """Raise UserError for an agent of another run, or one that has taken more steps than asked."""
-    if model.run_options is None:
+    if not isinstance(model.run_options, dict):
         raise UserError(
             f"{directory.model} was saved by no run of train_rl.py; go on with it in the script "
             f"that saved it, or begin a run with its weights: {_with_weights(directory)}"

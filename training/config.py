@@ -141,10 +141,10 @@ class OnPolicyOptions:
                 f"stats_window_size = {self.stats_window_size} is below 1; use 1 or more"
             )
         first, last = self.first_target_live, self.target_live
-        if first is not None and (last is None or not 0 < last <= first):
+        if first is not None and (last is None or not 0 < last <= first < math.inf):
             raise ValueError(
-                f"first_target_live = {first} falls to target_live = {last}, which has to be above "
-                "0 and no larger; or leave first_target_live out"
+                f"first_target_live = {first} falls to target_live = {last}: two numbers above 0, "
+                "the second no larger; or leave first_target_live out"
             )
 
     def algorithm_kwargs(self, memory: str) -> dict[str, Any]:
@@ -296,8 +296,8 @@ class TrainConfig(Generic[Algorithm, MemoryOptions]):
     """Folder of a run that was stopped: goes on from its model.zip until total-timesteps. Once
     these are done the agent is evaluated again."""
     weights_from: Path | None = None
-    """Folder of another run, with whose weights this one begins; all else is this run's own. The
-    network has to be the same: --config FOLDER/config.yaml takes over that run's options."""
+    """Folder of another run, with whose weights this one begins; all else is this run's own. Its
+    network and algorithm have to be this one's: --config FOLDER/config.yaml takes its options."""
     checkpoint_interval: int = 50_000
     """Environment steps between two saves of model.zip."""
     eval_episodes: int = 1000
@@ -335,7 +335,7 @@ class TrainConfig(Generic[Algorithm, MemoryOptions]):
         if isinstance(steps, tuple) and len(steps) != len(self.curriculum):
             raise ValueError(
                 f"curriculum_steps = {steps} are for {len(steps)} stages, and curriculum has "
-                f"{len(self.curriculum)}; give one number for each, or one for all"
+                f"{len(self.curriculum)}; give one number for each, one for all, or None"
             )
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed = {self.seed} is out of bounds; use 0 to {2**32 - 1}")

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from stable_baselines3.common.vec_env import VecEnv
 
 from expire_span.agents.base import MemoryOnPolicyAlgorithm
 from expire_span.agents.checks import (
@@ -20,6 +19,7 @@ from expire_span.agents.checks import (
     check_finite_observations,
     check_finite_rewards,
 )
+from expire_span.agents.environments import Playable, playable_vec_env
 from expire_span.agents.episode_returns import EpisodeReturns, is_monitored
 from expire_span.agents.retention import RetentionTracker, episode_tallies, tally_shares
 from expire_span.agents.vec_env import read_marks
@@ -100,7 +100,7 @@ def _quantiles(span_N: NDArray[np.float32]) -> dict[str, float]:
 
 def evaluate_retention(
     model: MemoryOnPolicyAlgorithm,
-    vec_env: VecEnv,
+    vec_env: Playable,
     n_episodes: int,
     deterministic: bool = True,
     on_step: Callable[[int], None] = lambda episodes: None,
@@ -113,11 +113,19 @@ def evaluate_retention(
     have played theirs are stepped on but not counted. `on_step` is called after every step with
     the number of episodes that ended in it.
 
-    Raises ValueError for `n_episodes` below 1, NonFiniteError for an observation or a reward that
-    is NaN or infinite.
+    Of an id as many environments are made as the agent has.
+
+    Raises ValueError for `n_episodes` below 1, TypeError for a model without memory, NonFiniteError
+    for an observation or a reward that is NaN or infinite.
     """
     if n_episodes < 1:
         raise ValueError(f"n_episodes = {n_episodes} is below 1; use 1 or more")
+    if not isinstance(model, MemoryOnPolicyAlgorithm):
+        raise TypeError(
+            f"model = {model!r} has no memory to look into; give a MemoryPPO or MemoryA2C, or "
+            "evaluate it with stable_baselines3.common.evaluation.evaluate_policy"
+        )
+    vec_env = playable_vec_env(vec_env, min(n_episodes, model.n_envs))
     began = time.monotonic()
     n_envs = vec_env.num_envs
     episodes = _Episodes((n_episodes + np.arange(n_envs)) // n_envs, is_monitored(vec_env))

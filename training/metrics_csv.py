@@ -36,7 +36,8 @@ class MetricsCsv(KVWriter):
         self.path, self.rows, self.warn = path, rows, warn
         self.keys = list(dict.fromkeys(key for row in rows for key in row))
         self._file: TextIO | None = None
-        self._lacks_lines = False
+        # of a run gone on with from an earlier save the file has later lines
+        self._differs = bool(rows) and len(read_metrics(path)) != len(rows)
 
     def write(
         self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0
@@ -55,7 +56,10 @@ class MetricsCsv(KVWriter):
         except OSError as error:
             self.warn(f"cannot write {self.path}: {error.strerror}; its lines are kept in memory")
             self.warn = lambda _: None
-            self._file, self._lacks_lines = None, True
+            self._file, self._differs = None, True
+        except BaseException:  # a second Ctrl-C: the file may lack the new columns
+            self._file, self._differs = None, True
+            raise
 
     def write_copy(self, path: Path) -> None:
         """Write all lines, those that are only in memory as well, elsewhere. Raises OSError."""
@@ -69,11 +73,11 @@ class MetricsCsv(KVWriter):
         self.write_copy(self.path)
         if self._file is not None:
             self._file.close()
-        self._file, self._lacks_lines = self.path.open("a", newline=""), False
+        self._file, self._differs = self.path.open("a", newline=""), False
 
     def close(self) -> None:
         """Close the file. Lines that could not be written are tried once more."""
-        if self._lacks_lines:
+        if self._differs:
             with contextlib.suppress(OSError):
                 self._write_all()
         if self._file is not None:
@@ -99,6 +103,6 @@ def read_metrics(path: Path, until: float = float("inf")) -> list[Row]:
         return [row for row in rows if row[STEPS] <= until]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path} is damaged ({error!r}): mend it, or move it away to go on without what it "
-            "says of the run so far"
+            f"{path} is damaged ({type(error).__name__}: {error}): mend it, or move it away to go "
+            "on without what it says of the run so far"
         ) from error

@@ -5,6 +5,7 @@ L layers, T steps of an episode, N observations.
 
 from __future__ import annotations
 
+import textwrap
 from itertools import pairwise
 from typing import Any
 
@@ -61,7 +62,8 @@ def learning_curve(rows: list[Row], title: str) -> Figure:
     _mark_stages(axes, rows)
     axes[-1].set_xlabel("environment steps")
     axes[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes[0].set_title(title, loc="left", color=INK, pad=16)  # above the numbers of stages
+    # above the numbers of stages
+    axes[0].set_title(textwrap.fill(title, 75), loc="left", color=INK, pad=16)
     return figure
 
 
@@ -97,7 +99,7 @@ def retention(evaluation: Evaluation, title: str) -> Figure:
         text = "This memory holds no separate memories:\nthere are no spans and lifetimes to show."
         axis.text(0.5, 0.5, text, ha="center", va="center", color=INK)
         axis.axis("off")
-        axis.set_title(title, loc="left", color=INK)
+        axis.set_title(textwrap.fill(title, 75), loc="left", color=INK)
         return figure
     layers = len(evaluation.episode.last_live_LT)
     figure = Figure(figsize=(10.5, max(4.2, 2.5 * layers)), layout="constrained")
@@ -112,7 +114,7 @@ def retention(evaluation: Evaluation, title: str) -> Figure:
         _draw_lives(axis, evaluation.episode, layer)
     episode_axes[0].set_title(_describe(evaluation.episode), loc="left", color=INK, fontsize=10)
     episode_axes[-1].set_xlabel("step of the episode")
-    figure.suptitle(title, color=INK, x=0.01, ha="left")
+    figure.suptitle(textwrap.fill(title, 105), color=INK, x=0.01, ha="left")
     return figure
 
 
@@ -156,6 +158,7 @@ def _draw_box(axis: Axes, x: float, width: float, span_N: NDArray[np.float32], c
     median = float(np.median(span_N))
     number = axis.annotate(_short(median), (x, median), (0, 2), va="bottom", **_SMALL)
     number.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+    number.set_zorder(5)  # above whiskers
 
 
 def _short(steps: float) -> str:

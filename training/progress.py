@@ -16,7 +16,7 @@ class Progress:
     def __init__(self, what: str, total: int, unit: str, done: int = 0) -> None:
         self.what, self.total, self.unit, self.done = what, total, unit, done
         self._tenth = done * 10 // total
-        self._on_terminal = sys.stderr.isatty()
+        self._on_terminal = sys.stderr is not None and sys.stderr.isatty()  # None: closed
         self._bar = tqdm(
             desc=what,
             total=total,
@@ -37,7 +37,9 @@ class Progress:
         """Show `text` beside the bar; elsewhere print a line if another tenth has passed."""
         if self._on_terminal:
             self._bar.set_postfix_str(text, refresh=False)
-        elif (tenth := min(10, self.done * 10 // self.total)) > self._tenth:
+        elif sys.stderr is not None and (
+            (tenth := min(10, self.done * 10 // self.total)) > self._tenth
+        ):
             self._tenth = tenth
             line = f"{self.what} {10 * tenth:3d} %, {self.done} {self.unit}"
             with contextlib.suppress(OSError):  # a reader that ended, a full disk

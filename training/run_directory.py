@@ -17,6 +17,7 @@ import platform
 import shlex
 import subprocess
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -65,6 +66,7 @@ class RunDirectory:
         """Make and lock the folder that `config` names, or one under runs/. What wandb left there
         before it refused to begin does not count."""
         path = config.run_dir
+        _check_name(path)
         if path is not None and path.is_dir():
             if any(file.name not in ("wandb", LOCK) for file in path.iterdir()):
                 is_run = (path / "config.yaml").exists()
@@ -124,8 +126,9 @@ class RunDirectory:
                 "versions": {"python": platform.python_version()} | _versions(),
                 **as_sections(config),
             }
-        repeat = f"# python train_rl.py --config {quoted(self.config)} repeats this run.\n"
-        text = repeat + yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+        repeat = f"python train_rl.py --config {quoted(self.config)} repeats this run."
+        comment = textwrap.indent(repeat, "# ")
+        text = f"{comment}\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}"
         self._replace(self.config, text.encode())
 
     def write_evaluation(self, figures: dict[str, Any]) -> None:
@@ -203,6 +206,16 @@ class SaveCheckpoints(BaseCallback):
             self.run.save_checkpoint(self.model)
         except DiskError as error:
             self.warn(f"{error}. Training goes on")
+
+
+def _check_name(path: Path | None) -> None:
+    """Raise UserError for a name that config.yaml cannot hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"run_dir = {str(path)!a} has bytes that are no UTF-8; give another --run-dir"
+        ) from None
 
 
 def _as_bytes(model: MemoryOnPolicyAlgorithm) -> bytes:
