@@ -164,7 +164,7 @@ def initialise(attention: MemoryAttention, ffn: FeedForward) -> None:
     share of 1/N, the one that matters too. Here they spread by +-2, some head happens to favour
     it, and reinforcement learning, which sees few decisions, has a gradient to start from. And a
     step's query begins as half its own key, so that memories of steps like it are read more: "what
-    was it like the last time I was here" need not be learned (docs/experiments.md, Portal).
+    was it like the last time I was here" need not be learned (docs/experiments/portal.md).
     """
     key, value = attention.key_value.weight.chunk(2)
     for weight in (key, value, attention.query.weight):
