@@ -85,6 +85,17 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
             **kwargs,
         )
 
+    @classmethod
+    def _completed(
+        cls, policy_kwargs: dict[str, Any] | None, stored: dict[str, Any]
+    ) -> dict[str, Any]:
+        given = super()._completed(policy_kwargs, stored)
+        if stored.get("optimizer_class") is torch.optim.RMSprop and "optimizer_class" not in given:
+            own = {name: stored["optimizer_kwargs"][name] for name in ("alpha", "eps")}
+            given["optimizer_class"] = torch.optim.RMSprop
+            given["optimizer_kwargs"] = own | (given.get("optimizer_kwargs") or {})
+        return given
+
     def train(self) -> None:
         """Update the weights once from the rollout collected."""
         self._begin_update()

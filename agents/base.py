@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,25 +18,17 @@ from torch import Tensor
 from expire_span.memory import State, map_state, select_envs
 
 from .advantage_scale import LEAST_SHARE, AdvantageScale, SolvedSign
-from .checks import (
-    check_advantage_options,
-    check_bounds,
-    check_finite_rewards,
-    check_observations,
-    check_return_size,
-    check_said,
-    check_sb3_options,
-    check_seed,
-)
+from .checks import check_finite_rewards, check_observations, check_return_size, check_said
 from .environments import Playable, playable_env
 from .episode_returns import EpisodeReturns, is_monitored
 from .extractors import ObservationExtractor
 from .learning import LearningAlgorithm
+from .option_checks import check_advantage_options, check_bounds, check_sb3_options, check_seed
 from .policy import MemoryActorCriticPolicy
 from .policy_names import POLICY_ALIASES, policy_class
 from .retention import RetentionTracker
 from .return_scale import ReturnScale
-from .rollout import MemoryRolloutBuffer, cut_episodes
+from .rollout import MemoryRolloutBuffer, check_buffer_class, cut_episodes
 from .spaces import SUPPORTED_SPACES
 from .span_control import SPAN_DEFAULTS, SpanCoef, UseSign, check_span_options, make_span_control
 from .vec_env import read_marks
@@ -94,6 +87,7 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
         rescue_path: str = "rescued_model.zip",
         policy_kwargs: dict[str, Any] | None = None,
         seed: int | None = None,
+        rollout_buffer_class: type[RolloutBuffer] | None = None,
         **kwargs: Any,
     ) -> None:
         seed = check_seed(seed)
@@ -106,7 +100,9 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
         self.scale_ent_coef, self.min_lr_share = scale_ent_coef, min_lr_share
         self.solved_by = solved_by
         self.rescue_path = rescue_path
-        self._rng = np.random.default_rng(seed)
+        # without a seed, one that follows numpy's global numbers, which a script may have seeded
+        order_seed = np.random.randint(2**32, dtype=np.uint32) if seed is None else seed
+        self._rng = np.random.default_rng(order_seed)
         self._last_marks: tuple[np.ndarray, np.ndarray] | None = None
         self._tracker: RetentionTracker | None = None
         self._returns: EpisodeReturns | None = None
@@ -124,7 +120,7 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
             learning_rate,
             policy_kwargs=policy_kwargs,
             seed=seed,
-            rollout_buffer_class=MemoryRolloutBuffer,
+            rollout_buffer_class=rollout_buffer_class or MemoryRolloutBuffer,
             supported_action_spaces=SUPPORTED_SPACES,
             **kwargs,
         )
@@ -140,6 +136,7 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
         """Raise ValueError for numbers out of bounds, and for options that do not go together."""
         check_bounds(self)
         check_sb3_options(self)
+        check_buffer_class(self.rollout_buffer_class)
         check_advantage_options(
             self.scale_ent_coef, self.min_lr_share, self.solved_by, self.normalize_advantage
         )
@@ -164,7 +161,7 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
-        values, log_probs = [], []
+        values_T, log_probs_T = [], []
         for n_steps in range(n_rollout_steps):
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
@@ -174,31 +171,33 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
             step = self.policy.act(obs_tensor, self._last_state, self._to_tensor(starts))
             self._tracker.observe(starts, *marks, self._live(step.state))
             actions = step.actions.cpu().numpy()
-            new_obs, rewards, dones, infos = env.step(self.policy.to_env_actions(actions))
+            clipped_actions = self.policy.to_env_actions(actions)
+            new_obs, rewards, dones, infos = env.step(clipped_actions)
             rewards = np.array(rewards, np.float32)  # a copy: what timeouts cut off is added to it
             self.num_timesteps += env.num_envs
             check_finite_rewards(rewards, self.num_timesteps)
             check_observations(self.observation_space, new_obs, self.num_timesteps)
+            values, log_probs = step.values_B[:, None], step.log_prob_B  # for callbacks, as in SB3
             callback.update_locals(locals())
             goes_on = callback.on_step()
             self._count_episodes(rewards, dones, infos)
             self._bootstrap_timeouts(rewards, dones, infos, step.state)
             rollout_buffer.add(self._last_obs, actions, rewards, starts, marks[0] >= 0)  # type: ignore[arg-type]
-            values.append(step.values_B)
-            log_probs.append(step.log_prob_B)
+            values_T.append(step.values_B)
+            log_probs_T.append(log_probs)
             self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
             self._last_state = step.state
             self._last_marks = read_marks(env, infos, dones)
             if not goes_on:  # not sooner: the environments have moved on
                 return False
-        last_values_B = self.policy.values_of(
+        values = self.policy.predict_values(
             obs_as_tensor(self._last_obs, self.device),  # type: ignore[arg-type]
             self._last_state,
             self._to_tensor(dones),
         )
-        values_TB, log_probs_TB = torch.stack(values), torch.stack(log_probs)
+        values_TB, log_probs_TB = torch.stack(values_T), torch.stack(log_probs_T)
         check_said(values_TB, log_probs_TB, self.num_timesteps)
-        rollout_buffer.finish(values_TB, log_probs_TB, last_values_B, dones)
+        rollout_buffer.finish(values_TB, log_probs_TB, values[:, 0], dones)
         check_return_size(rollout_buffer.returns, rollout_buffer.rewards, self.num_timesteps)
         callback.update_locals(locals())
         callback.on_rollout_end()
@@ -220,7 +219,7 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
     ) -> None:
         """Add to the last reward of an episode cut by a time limit what was still to come, seen
         from the memory of that episode."""
-        cut, obs = cut_episodes(infos, dones)
+        cut, obs = cut_episodes(self.observation_space, infos, dones)
         if not cut:
             return
         check_observations(self.observation_space, obs, self.num_timesteps, cut)
@@ -265,17 +264,22 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
             self._last_state = map_state(lambda leaf: leaf.to(self.device), self._last_state)
         return result
 
+    def draw_noise(self, n_envs: int, n_steps: int) -> None:
+        """Draw the noise of gSDE, where it is used, as often as training does; `n_steps` have been
+        played of each environment."""
+        lasts = self.sde_sample_freq if self.sde_sample_freq > 0 else self.n_steps
+        if self.use_sde and n_steps % lasts == 0:
+            self.policy.reset_noise(n_envs)
+
     def set_env(self, env: Playable, force_reset: bool = True) -> None:
         """SB3's; `env` may be whatever an agent is made with. Of an id as many are made as the
         agent has, with its seed."""
         n_envs = self.n_envs if isinstance(env, str) else None
         super().set_env(playable_env(env, n_envs, self.seed), force_reset)  # type: ignore[arg-type]
 
-    @classmethod
-    def load(cls, path: Any, env: Playable | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As `SavedAlgorithm.load`."""
-        model = super().load(path, env, *args, **kwargs)
-        if kwargs.keys() & SPAN_DEFAULTS.keys():
-            model.span_control = make_span_control(model.span_coef, model.target_live, model.use_by)
-            check_span_options(model.policy_kwargs["memory"], vars(model))
-        return model
+    def _take_changes(self, changes: Collection[str]) -> None:
+        super()._take_changes(changes)
+        if SPAN_DEFAULTS.keys() & set(changes):
+            self.span_control = make_span_control(self.span_coef, self.target_live, self.use_by)
+            assert self.policy_kwargs is not None
+            check_span_options(self.policy_kwargs["memory"], vars(self))

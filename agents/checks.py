@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import json
 import lzma
-import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.base_class import BaseAlgorithm
-
-from .advantage_scale import LEAST_SHARE, SolvedSign
 
 LARGEST_WEIGHT = 1e12
 """Weights beyond it have diverged: sums of their products overflow single precision."""
@@ -50,118 +44,6 @@ class CheckpointError(ValueError):
     """A file is not a checkpoint this class can load."""
 
 
-BOUNDS: dict[str, tuple[float, float]] = {
-    "n_steps": (1, math.inf),
-    "gamma": (0, 1),
-    "gae_lambda": (0, 1),
-    "ent_coef": (0, math.inf),
-    "vf_coef": (0, math.inf),
-    "prediction_coef": (0, math.inf),
-}
-"""Least and greatest value of options that are otherwise unchecked."""
-
-
-def check_bounds(agent: Any) -> None:
-    """Raise ValueError for the first of an agent's numbers that is out of bounds."""
-    for name in ("n_steps", "n_epochs", "batch_size"):
-        count = getattr(agent, name, None)
-        if count is not None and not isinstance(count, int | np.integer):
-            raise ValueError(f"{name} = {count!r} is no whole number; use an int, 1 or more")
-    for name, (least, greatest) in BOUNDS.items():
-        value = getattr(agent, name)
-        if not (least <= value <= greatest and math.isfinite(value)):
-            upwards = "or more" if greatest == math.inf else f"to {greatest}"
-            if not math.isfinite(value):
-                upwards += ", a finite number"
-            raise ValueError(f"{name} = {value} is out of bounds; use {least} {upwards}")
-    bound = agent.max_grad_norm
-    if not bound > 0:
-        raise ValueError(f"max_grad_norm = {bound} must be above 0; float('inf') for no bound")
-
-
-def check_seed(seed: int | np.integer[Any] | None) -> int | None:
-    """The seed as Python's own integer. Raises ValueError for what no generator of random numbers
-    takes."""
-    if seed is None:
-        return None
-    if not (isinstance(seed, int | np.integer) and 0 <= seed < 2**32):
-        raise ValueError(
-            f"seed = {seed!r} is out of bounds; use a whole number, 0 to {2**32 - 1}, or None"
-        )
-    return int(seed)
-
-
-def check_sb3_options(agent: Any) -> None:
-    """Raise ValueError for options that SB3 takes at any value, and some of which do nothing."""
-    if agent._stats_window_size < 1:
-        raise ValueError(
-            f"stats_window_size = {agent._stats_window_size} is below 1, and no episode is "
-            "counted; use 1 or more"
-        )
-    if agent.use_sde and agent.sde_sample_freq != -1 and not agent.sde_sample_freq >= 1:
-        raise ValueError(
-            f"sde_sample_freq = {agent.sde_sample_freq} is no number of steps; use 1 or more, or "
-            "-1 to draw the noise once per rollout"
-        )
-    net_arch = agent.policy_kwargs.get("net_arch") or []
-    if isinstance(net_arch, list) and net_arch and isinstance(net_arch[0], dict):
-        net_arch = net_arch[0]  # as SB3 takes it, with a warning
-    layers = net_arch.values() if isinstance(net_arch, dict) else [net_arch]
-    if any(units < 1 for part in layers for units in part):
-        raise ValueError(f"net_arch = {net_arch} has a layer below 1 unit; use 1 or more")
-    if "activation_fn" in agent.policy_kwargs and not any(layers):
-        raise ValueError(
-            f"activation_fn = {agent.policy_kwargs['activation_fn']} is for layers of net_arch, "
-            "which has none; give net_arch, as [64], or leave it out"
-        )
-
-
-def check_advantage_options(
-    scale_ent_coef: bool, min_lr_share: float, solved_by: str, normalize_advantage: bool
-) -> None:
-    """Raise ValueError for what does not go with advantages left as they are."""
-    if solved_by not in get_args(SolvedSign):
-        known = ", ".join(get_args(SolvedSign))
-        raise ValueError(f"solved_by = {solved_by!r} is unknown; known: {known}")
-    if not 0 < min_lr_share <= 1:
-        raise ValueError(
-            f"min_lr_share = {min_lr_share} must be above 0 and at most 1, which leaves the "
-            "learning rate to its schedule"
-        )
-    if normalize_advantage:
-        return
-    if scale_ent_coef:
-        raise ValueError(
-            "scale_ent_coef = True needs normalize_advantage = True: advantages that are not "
-            "normalised shrink by themselves while ent_coef stays; leave one of the two out"
-        )
-    shortened = (("min_lr_share", min_lr_share, LEAST_SHARE), ("solved_by", solved_by, "returns"))
-    for name, value, default in shortened:
-        if value != default:
-            raise ValueError(
-                f"{name} = {value!r} needs normalize_advantage = True: without it the learning "
-                f"rate is the schedule's already; leave {name} out"
-            )
-
-
-def check_changes_on_load(kind: type[Any], changes: Iterable[str]) -> None:
-    """Raise TypeError for what is no option of the class to be loaded, and ValueError for options
-    that `load` cannot change."""
-    takers: list[Any] = [cls for cls in kind.__mro__ if issubclass(cls, BaseAlgorithm)]
-    takers.append(BaseAlgorithm.load)
-    options = {name for taker in takers for name in inspect.signature(taker).parameters}
-    for name in changes:
-        if name not in options:
-            near = difflib.get_close_matches(name, options, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise TypeError(f"load got {name}, which is no option of {kind.__name__}{hint}")
-    if fixed := sorted({"memory", "memory_kwargs", "prediction_coef"} & set(changes)):
-        raise ValueError(
-            f"load cannot change {', '.join(fixed)}: the network was made with it. Leave it out, "
-            "or make a new agent and train it"
-        )
-
-
 def check_finite_rewards(rewards: np.ndarray, n_steps: int) -> None:
     """Raise NonFiniteError naming step and environment unless all rewards are finite."""
     if not np.isfinite(rewards).all():
@@ -186,7 +68,9 @@ def check_finite_observations(
     for name, part in obs.items() if isinstance(obs, dict) else (("", obs),):
         if not np.issubdtype(part.dtype, np.floating):
             continue
-        wrong = ~(np.abs(part) < LARGEST_OBSERVATION)
+        # a half-precision number is never so large, and has no such bound to compare with
+        largest = min(LARGEST_OBSERVATION, float(np.finfo(part.dtype).max))
+        wrong = ~(np.abs(part) <= largest)
         if wrong.any():
             is_large = np.isfinite(part[wrong][0])
             lack = f"is beyond {LARGEST_OBSERVATION:g}" if is_large else "is not finite"
@@ -291,9 +175,10 @@ def check_return_size(returns: np.ndarray, rewards: np.ndarray, n_steps: int) ->
         )
 
 
-def check_checkpoint(path: Any, algorithm: str) -> None:
-    """Raise CheckpointError unless `path` is a whole zip file that this `algorithm` saved. An open
-    file is at its beginning afterwards."""
+def check_checkpoint(path: Any, algorithm: str) -> dict[str, Any]:
+    """What a file says of the agent, as SB3 writes it in JSON. An open file is at its beginning
+    afterwards. Raises CheckpointError unless `path` is a whole zip file that this `algorithm`
+    saved."""
     file: Any = path  # or an open one
     if isinstance(path, str | Path):
         file = Path(path)
@@ -318,6 +203,7 @@ def check_checkpoint(path: Any, algorithm: str) -> None:
             f"{file} has checkpoint_format = {saved_format}, this version of expire-span reads "
             f"{CHECKPOINT_FORMAT}; load it with the version that saved it, or train anew"
         )
+    return data
 
 
 def _read_data(file: Any, advice: str) -> dict[str, Any]:

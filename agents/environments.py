@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,13 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    VecEnv,
+    VecEnvWrapper,
+    VecMonitor,
+    VecTransposeImage,
+)
 
 from .spaces import check_action_space, check_space
 from .vec_env import GymnasiumVecEnv, Info
@@ -22,6 +29,29 @@ Playable = GymEnv | VectorEnv[Any, Any, Any] | str
 
 DEFAULT_N_ENVS = 16
 """Environments made for an agent that is given an id and no number."""
+
+
+class Copied(VecEnvWrapper):
+    """A wrapper of SB3's of which copies can be made and files written, and so of an agent with it:
+    what it looks up names by cannot be pickled, and is made anew."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: part for name, part in vars(self).items() if name != "class_attributes"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.class_attributes = dict(inspect.getmembers(type(self)))
+
+
+class CopiedMonitor(Copied, VecMonitor):
+    """SB3's `VecMonitor`. A copy writes to no file of results."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"results_writer": None}
+
+
+class CopiedTranspose(Copied, VecTransposeImage):
+    """SB3's `VecTransposeImage`, which it wraps environments in that show pictures."""
 
 
 class MiniGridTask(gym.ObservationWrapper[Any, Any, Any]):
@@ -52,10 +82,10 @@ def playable_env(env: Playable | None, n_envs: int | None, seed: int | None) -> 
     """The environments of an id, or those given, if an agent with memory can play them. A vector
     environment of gymnasium's is taken as `GymnasiumVecEnv`."""
     if isinstance(env, VectorEnv):
-        env = VecMonitor(GymnasiumVecEnv(env))
+        env = CopiedMonitor(GymnasiumVecEnv(env))
     if isinstance(env, str):
         env = make_vec_env(env, DEFAULT_N_ENVS if n_envs is None else n_envs, seed=seed)
-    elif n_envs is not None:
+    elif n_envs is not None and env is not None:
         raise ValueError(
             f"n_envs = {n_envs} applies when env is an id; the environment given has its own"
         )
@@ -68,6 +98,14 @@ def playable_env(env: Playable | None, n_envs: int | None, seed: int | None) -> 
         check_space(env.observation_space)
         check_action_space(env.action_space)
     return env
+
+
+def playable_vec_env(env: Playable, n_envs: int) -> VecEnv:
+    """As `playable_env`, of an id `n_envs`; a single environment as a vector of one."""
+    playable = playable_env(env, n_envs if isinstance(env, str) else None, None)
+    if playable is None:
+        raise TypeError("env = None is no environment; give one, as model.get_env()")
+    return playable if isinstance(playable, VecEnv) else DummyVecEnv([lambda: playable])
 
 
 def make_vec_env(
@@ -86,9 +124,17 @@ def make_vec_env(
     `env_id` may name the module that registers it: "module:id". Environment i is seeded with
     `seed` + i at the first reset.
 
-    Raises: ValueError for an unknown id, with the nearest known ones, `n_envs` below 1, or
-    observations that an agent cannot read.
+    Raises: ValueError for an unknown id, with the nearest known ones, `n_envs` that is no whole
+    number from 1, or observations that an agent cannot read; TypeError for what is no id.
     """
+    if not isinstance(env_id, str):
+        raise TypeError(
+            f"env_id = {env_id!r} is no id; give one, as 'CartPole-v1'. A class has one once "
+            "gymnasium.register(id='My-v0', entry_point=MyEnv) gave it one; "
+            "stable_baselines3.common.env_util.make_vec_env takes the class itself"
+        )
+    if not isinstance(n_envs, int | np.integer):
+        raise ValueError(f"n_envs = {n_envs!r} is no whole number; use an int, 1 or more")
     if n_envs < 1:
         raise ValueError(f"n_envs = {n_envs} is below 1; use 1 or more")
     spec = _find_spec(env_id)
@@ -105,7 +151,7 @@ def make_vec_env(
             native.close()
     if vec_env is None:
         vec_env = DummyVecEnv([lambda: _make_single(spec, kwargs, wrapper_class)] * n_envs)
-    vec_env = VecMonitor(vec_env)
+    vec_env = CopiedMonitor(vec_env)
     if seed is not None:
         vec_env.seed(seed)
     return vec_env

@@ -28,7 +28,12 @@ def best_return(best: float, recent: float) -> float:
 
 def is_monitored(env: VecEnv) -> bool:
     """Whether all environments have a Monitor of SB3's, which says what their episodes earned."""
-    return is_vecenv_wrapped(env, VecMonitor) or all(env.env_is_wrapped(Monitor))
+    if is_vecenv_wrapped(env, VecMonitor):
+        return True
+    try:
+        return bool(np.all(env.env_is_wrapped(Monitor)))  # a VecEnv may give one bool for all
+    except (AttributeError, NotImplementedError):
+        return False
 
 
 class EpisodeReturns:

@@ -17,6 +17,7 @@ from .episode_returns import EpisodeReturns
 from .extractors import ObservationExtractor
 from .losses import normalize
 from .metrics import Held, record_learning, record_rollout
+from .option_checks import scheduled
 from .policy import Evaluation
 from .retention import RetentionTracker
 from .return_scale import ReturnScale
@@ -57,6 +58,7 @@ class LearningAlgorithm(SavedAlgorithm):
         buffer = self.rollout_buffer
         self.policy.rescale_values(self.return_scale.update(buffer.returns))
         self.advantage_scale.update(float(buffer.advantages.std()), self._returns.recent)
+        scheduled("learning_rate", self.lr_schedule, self._current_progress_remaining)
         self._update_learning_rate(self.policy.optimizer)
         if self.normalize_advantage:
             self.advantage_scale.shorten_steps(
@@ -117,7 +119,11 @@ class LearningAlgorithm(SavedAlgorithm):
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         check_finite_gradient(
-            norm, loss, self.num_timesteps, self.lr_schedule(1), self.max_grad_norm
+            norm,
+            loss,
+            self.num_timesteps,
+            self.lr_schedule(self._current_progress_remaining),
+            self.max_grad_norm,
         )
         self.policy.optimizer.step()
 

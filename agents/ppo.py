@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from .base import MemoryOnPolicyAlgorithm
 from .environments import Playable
 from .losses import entropy_loss, ppo_policy_loss, value_loss
 from .metrics import Held
+from .option_checks import check_number, scheduled
 from .policy import MemoryActorCriticPolicy
 from .rollout import RolloutSegment
 
@@ -111,16 +113,21 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
             raise ValueError(
                 f"n_epochs = {self.n_epochs} is below 1, and nothing is learned; use 1 or more"
             )
+        check_number("kl_coef", self.kl_coef, "0 or more")
         if not 0 <= self.kl_coef < math.inf:
             raise ValueError(f"kl_coef = {self.kl_coef} is out of bounds; use 0 or more, finite")
-        if self.target_kl is not None and not self.target_kl > 0:
-            raise ValueError(
-                f"target_kl = {self.target_kl} must be above 0, or None for no bound on an update"
-            )
+        if self.target_kl is not None:
+            check_number("target_kl", self.target_kl, "one above 0, or None for no bound")
+            if not self.target_kl > 0:
+                raise ValueError(
+                    f"target_kl = {self.target_kl} must be above 0, or None for no bound on an "
+                    "update"
+                )
         for name in ("clip_range", "clip_range_vf"):
             clip = getattr(self, name)
-            if clip is not None and not FloatSchedule(clip)(1.0) > 0:
-                raise ValueError(f"{name} = {FloatSchedule(clip)(1.0)} must be above 0")
+            # a function is asked where it is used (`_clip`)
+            if isinstance(clip, Real) and not float(clip) > 0:
+                raise ValueError(f"{name} = {clip} must be above 0")
         if self.batch_size is not None and (
             self.batch_size < self.n_steps or self.batch_size % self.n_steps
         ):
@@ -159,8 +166,8 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         for name, values in figures.items():
             self.logger.record(f"train/{name}", sum(values) / len(values))
         for name in ("clip_range", "clip_range_vf"):
-            if (clip := getattr(self, name)) is not None:
-                self.logger.record(f"train/{name}", clip(self._current_progress_remaining))
+            if (clip := self._clip(name)) is not None:
+                self.logger.record(f"train/{name}", clip)
         self._end_update(seen)
 
     def _pass(
@@ -179,6 +186,13 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
             self._descend(loss)
         return taken, False
 
+    def _clip(self, name: str) -> float | None:
+        """The bound of that name in this update; None if there is none."""
+        schedule = getattr(self, name)
+        if schedule is None:
+            return None
+        return scheduled(name, schedule, self._current_progress_remaining)
+
     @torch.no_grad()
     def _held(self, segment: RolloutSegment) -> Held:
         """What the memory held in a minibatch that is not learned from."""
@@ -186,12 +200,8 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
 
     def _loss(self, segment: RolloutSegment) -> tuple[torch.Tensor, Held, dict[str, float]]:
         """The loss of a minibatch, what the memory held, and the figures to log."""
-        clip_range = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
-        clip_range_vf = (
-            self.clip_range_vf(self._current_progress_remaining)  # type: ignore[operator]
-            if self.clip_range_vf is not None
-            else None
-        )
+        clip_range, clip_range_vf = self._clip("clip_range"), self._clip("clip_range_vf")
+        assert clip_range is not None
         evaluation = self._evaluate(segment)
         policy = ppo_policy_loss(
             evaluation.log_prob_BT, segment.old_log_prob, self._advantages(segment), clip_range

@@ -16,11 +16,18 @@ from .vec_env import is_whole
 TALLIED_EPISODES = 100
 """Episodes over which the logged tallies are taken, as SB3 takes its means."""
 
+MEASURED = ("cue_recall", "precision", "cue_lifetime", "other_lifetime")
+"""What is logged under retention/ for every environment that marks cues."""
+
+LONGEST_NAME = 30
+"""Letters of a tally's name: of two that agree in more, SB3's table of a log makes an error."""
+
 
 def episode_tallies(info: dict[str, Any]) -> dict[str, int]:
     """What the environment counted in an episode, `info["tallies"]` of its last step, by name.
 
-    Raises ValueError for what is no dict, no name or no whole number.
+    Raises ValueError for what is no dict, no name or no whole number, and for names that would not
+    be logged as they are.
     """
     tallies = info.get("tallies", {})
     if not isinstance(tallies, dict) or not all(isinstance(name, str) for name in tallies):
@@ -29,15 +36,28 @@ def episode_tallies(info: dict[str, Any]) -> dict[str, int]:
             'name, as in {"apples": 3}. An environment that uses the entry for something else '
             "needs a wrapper that renames it"
         )
-    # the vector form leaves masks beside the counts
-    tallies = {name: count for name, count in tallies.items() if not name.startswith("_")}
     for name, count in tallies.items():
+        _check_name(name)
         if not is_whole(count):
             raise ValueError(
                 f'info["tallies"] has {name} = {count!r}, which must be a whole number; of an '
                 f"amount, count its parts and give the whole as {name}_of"
             )
     return {name: int(count) for name, count in tallies.items()}
+
+
+def _check_name(name: str) -> None:
+    """Raise ValueError for a name that something else is logged under, that gymnasium's vector
+    environments give to masks, or that a table would cut off."""
+    if name in MEASURED:
+        reason = f"which retention/{name} is measured under already"
+    elif name.startswith("_"):
+        reason = "which begins with _, as the masks of gymnasium's vector environments"
+    elif len(name.removesuffix("_of")) > LONGEST_NAME:
+        reason = f"whose {len(name.removesuffix('_of'))} letters are above {LONGEST_NAME}"
+    else:
+        return
+    raise ValueError(f'info["tallies"] has the name {name!r}, {reason}; give it another name')
 
 
 def tally_shares(episodes: Collection[dict[str, int]]) -> dict[str, float]:
@@ -48,7 +68,7 @@ def tally_shares(episodes: Collection[dict[str, int]]) -> dict[str, float]:
     return {
         name: count / max(1, counts.get(f"{name}_of", len(episodes)))
         for name, count in counts.items()
-        if not name.endswith("_of")
+        if not (name.endswith("_of") and name.removesuffix("_of") in counts)
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,8 +44,12 @@ class MemoryRolloutBuffer(RolloutBuffer):
 
     def reset(self) -> None:
         """Empty the buffer."""
-        self.stored = {}  # until the first step tells the dtypes
         shape = (self.buffer_size, self.n_envs)
+        space: Any = self.observation_space
+        self.stored = {  # until the first step tells the dtypes
+            key: np.zeros((*shape, *get_obs_shape(part)), part.dtype)
+            for key, part in (space.items() if isinstance(space, spaces.Dict) else [("", space)])
+        }
         # those of a Box are drawn and scored in single precision, whatever the environment takes
         is_box = isinstance(self.action_space, spaces.Box)
         action_dtype = np.float32 if is_box else self.action_space.dtype
@@ -93,6 +97,18 @@ class MemoryRolloutBuffer(RolloutBuffer):
         self.log_probs[:] = log_probs_TB.cpu().numpy()
         self.compute_returns_and_advantage(last_values_B, dones)
 
+    @property
+    def observations(self) -> np.ndarray | dict[str, np.ndarray]:  # type: ignore[override]
+        """Those stored, (T, B, *shape), for each key of a dict."""
+        return self.stored if isinstance(self.observation_space, spaces.Dict) else self.stored[""]
+
+    def get(self, batch_size: int | None = None) -> Generator[Any, None, None]:
+        """Not offered: a memory is learned from in stretches of steps. Use `segments`."""
+        raise NotImplementedError(
+            "minibatches of single steps have no memory; segments(n_envs, rng) gives whole "
+            "environments, segment(envs) those chosen, observations and other arrays all steps"
+        )
+
     def segments(self, n_envs: int, rng: np.random.Generator) -> Iterator[RolloutSegment]:
         """The rollout once through, `n_envs` environments at a time, in random order."""
         assert self.full
@@ -132,7 +148,18 @@ class MemoryRolloutBuffer(RolloutBuffer):
         return torch.as_tensor(array[:, envs].swapaxes(0, 1).copy(), device=self.device)
 
 
-def cut_episodes(infos: Sequence[dict[str, Any]], dones_B: np.ndarray) -> tuple[list[int], Any]:
+def check_buffer_class(kind: Any) -> None:
+    """Raise TypeError for a buffer that has no place for the memory."""
+    if not (isinstance(kind, type) and issubclass(kind, MemoryRolloutBuffer)):
+        raise TypeError(
+            f"rollout_buffer_class = {kind} keeps no memory; leave it out, or derive it from "
+            "expire_span.agents.rollout.MemoryRolloutBuffer"
+        )
+
+
+def cut_episodes(
+    space: spaces.Space[Any], infos: Sequence[dict[str, Any]], dones_B: np.ndarray
+) -> tuple[list[int], Any]:
     """The environments whose episode a time limit has cut, and their last observations."""
     cut = [
         i
@@ -141,6 +168,13 @@ def cut_episodes(infos: Sequence[dict[str, Any]], dones_B: np.ndarray) -> tuple[
         and infos[i].get("terminal_observation") is not None
     ]
     last = [infos[i]["terminal_observation"] for i in cut]
-    if last and isinstance(last[0], dict):
-        return cut, {key: np.stack([part[key] for part in last]) for key in last[0]}
-    return cut, np.stack(last) if last else None
+    if not last:
+        return cut, None
+    if isinstance(space, spaces.Dict):
+        return cut, {key: _stacked(part, [obs[key] for obs in last]) for key, part in space.items()}
+    return cut, _stacked(space, last)
+
+
+def _stacked(space: spaces.Space[Any], observations: Sequence[Any]) -> np.ndarray:
+    """In the shape of their space, as SB3 gives all others: some environments return [x] as x."""
+    return np.stack(observations).reshape(-1, *(space.shape or ()))

@@ -3,6 +3,8 @@ training has to stop."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -10,8 +12,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.save_util import json_to_data
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 
 from expire_span.memory import State, map_state
 
@@ -19,15 +23,18 @@ from .checks import (
     CHECKPOINT_FORMAT,
     DivergedError,
     NonFiniteError,
-    check_changes_on_load,
     check_checkpoint,
     check_finite_observations,
     check_outputs,
     check_weights,
 )
-from .environments import Playable, playable_env
+from .environments import CopiedTranspose, Playable, playable_env
+from .option_checks import check_changes_on_load, check_seed
 from .policy import MemoryActorCriticPolicy
 from .random_state import RandomState
+
+OWN_POLICY_KWARGS = ("memory", "memory_kwargs", "predicts")
+"""What an agent adds to the `policy_kwargs` it is given."""
 
 
 class SavedAlgorithm(OnPolicyAlgorithm):
@@ -119,6 +126,13 @@ class SavedAlgorithm(OnPolicyAlgorithm):
             kept = f"The model is saved in {path}"
         return type(error)(f"{error}. {kept}")
 
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        wrapped = OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+        if wrapped is not env and type(wrapped) is VecTransposeImage:
+            return CopiedTranspose(wrapped.venv)
+        return wrapped
+
     def _setup_model(self) -> None:
         pending = self._random_state  # of a file: to go on with, whatever making a network draws
         super()._setup_model()
@@ -147,28 +161,65 @@ class SavedAlgorithm(OnPolicyAlgorithm):
             self._random_state, self._last_state = pending, state
 
     @classmethod
-    def load(cls, path: Any, env: Playable | None = None, *args: Any, **kwargs: Any) -> Any:
+    def load(
+        cls,
+        path: Any,
+        env: Playable | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> Any:
         """SB3's `load`; `env` may be an id, of which as many are made as the agent had. What
-        `kwargs` change is what the agent goes on with.
+        `kwargs` and `custom_objects` change is what the agent goes on with.
 
         Raises: `CheckpointError`, with the reason, for other files; ValueError for options that the
         network was made with.
         """
-        check_checkpoint(path, cls.algorithm)
-        check_changes_on_load(cls, kwargs)
-        if isinstance(env, str):
-            model = super().load(path, None, *args, **kwargs)
-            model.set_env(env, kwargs.get("force_reset", True))  # type: ignore[arg-type]
-        else:
-            model = super().load(path, playable_env(env, None, None), *args, **kwargs)
-        if "seed" in kwargs:
-            model._random_state = None
+        data = check_checkpoint(path, cls.algorithm)
+        custom_objects = dict(custom_objects or {})
+        changes = custom_objects | kwargs
+        check_changes_on_load(cls, kwargs, changes)
+        check_seed(changes.get("seed"))
+        for given in (custom_objects, kwargs):
+            if "policy_kwargs" in given:
+                stored = _stored_policy_kwargs(data)
+                given["policy_kwargs"] = cls._completed(given["policy_kwargs"], stored)
+        by_id = env if isinstance(env, str) else None
+        made = None if by_id else playable_env(env, changes.get("n_envs"), None)
+        model = super().load(
+            path, made, device, custom_objects, print_system_info, force_reset, **kwargs
+        )
+        if by_id:
+            model.set_env(by_id, force_reset)  # type: ignore[arg-type]
+        model._take_changes(changes)
         model._tell_progress()
         return model
+
+    @classmethod
+    def _completed(
+        cls, policy_kwargs: dict[str, Any] | None, stored: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Those given, with what making an agent adds to them: SB3 compares them with those
+        stored."""
+        own = {name: stored[name] for name in OWN_POLICY_KWARGS if name in stored}
+        return own | (policy_kwargs or {})
+
+    def _take_changes(self, changes: Collection[str]) -> None:
+        """Go on with options that are set, also where something was made of them before."""
+        if "seed" in changes:
+            self._random_state = None
 
     def _tell_progress(self) -> None:
         """Tell the memory how much of the training is done."""
         self.policy.memory.set_progress(self.num_timesteps / max(1, self._total_timesteps))
+
+
+def _stored_policy_kwargs(data: dict[str, Any]) -> dict[str, Any]:
+    """Those in what a file says of an agent."""
+    part = json_to_data(json.dumps({"policy_kwargs": data.get("policy_kwargs", {})}))
+    return part.get("policy_kwargs", {})  # type: ignore[no-any-return]
 
 
 def _free_path(wanted: Path) -> Path:

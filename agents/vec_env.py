@@ -26,6 +26,9 @@ from stable_baselines3.common.vec_env.base_vec_env import (
 
 Info = dict[str, Any]
 
+MARKS = frozenset({"cue", "decision"})
+"""What `info["memory"]` may say."""
+
 MOST_CUES = 2**63
 """Numbers of cues stay below it: they are kept as int64."""
 
@@ -205,14 +208,13 @@ def read_marks(
     try:
         cue_B = np.array([mark.get("cue", -1) for mark in marks])
         decision_B = np.array([mark.get("decision", -1) for mark in marks])
-        usual = all(mark_B.dtype == np.int64 and mark_B.ndim == 1 for mark_B in (cue_B, decision_B))
-    except (AttributeError, OverflowError, ValueError):
+        usual = set().union(*marks) <= MARKS
+        usual &= all(m_B.dtype == np.int64 and m_B.ndim == 1 for m_B in (cue_B, decision_B))
+    except (AttributeError, OverflowError, TypeError, ValueError):
         usual = False
     if not usual:  # looked at one by one, which costs too much at every step
         _check_marks(marks)
         return cue_B.astype(np.int64), decision_B.astype(np.int64)
-    if infos is None and any(mark.keys() - {"cue", "decision"} for mark in marks):
-        _check_marks(marks)
     return cue_B, decision_B
 
 
@@ -227,7 +229,7 @@ def _check_marks(marks: Sequence[Any]) -> None:
     """Raise ValueError for the first mark that is none."""
     for i, mark in enumerate(marks):
         if not isinstance(mark, dict) or not all(
-            key in ("cue", "decision") and is_whole(number) and abs(number) < MOST_CUES
+            key in MARKS and is_whole(number) and abs(number) < MOST_CUES
             for key, number in mark.items()
         ):
             raise ValueError(

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import (
     BaseCallback,
     CallbackList,
@@ -24,6 +25,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
 from expire_span.agents import MemoryA2C, MemoryPPO, make_vec_env
+from expire_span.agents.retention import MEASURED
 from expire_span.memory import MEMORIES
 
 CORRIDOR = "expire_span.envs:ExpireSpan/Corridor-v0"
@@ -146,16 +148,42 @@ def test_callbacks_stop_training_which_can_then_go_on(algorithm: Any) -> None:
     assert model.num_timesteps == B * (3 * T + T // 2)
 
 
-def test_callbacks_see_what_they_see_in_sb3() -> None:
-    seen: list[set[str]] = []
+class Looks(BaseCallback):
+    """Remembers what is to be seen at every step, and at the end of a rollout."""
 
-    def look(local: dict[str, Any], _: dict[str, Any]) -> bool:
-        seen.append(set(local))
+    def _on_training_start(self) -> None:
+        self.seen: list[dict[str, Any]] = []
+
+    def _on_step(self) -> bool:
+        self.seen.append(dict(self.locals))
         return True
 
-    build().learn(B * T, callback=look)
-    assert len(seen) == T
-    assert {"self", "infos", "dones", "rewards", "actions", "new_obs", "n_steps"} <= seen[-1]
+    def _on_rollout_end(self) -> None:
+        self.seen.append(dict(self.locals))
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+def test_callbacks_see_what_they_see_in_sb3(env_id: str) -> None:
+    ours, theirs = Looks(), Looks()
+    model = build(env=make_vec_env(env_id, B, seed=0))
+    with torch.no_grad():
+        model.policy.get_parameter("value_net.weight").normal_()  # values that differ
+    model.learn(B * T, callback=ours)
+    sb3s = PPO("MlpPolicy", make_vec_env(env_id, B), n_steps=T, batch_size=B * T, device="cpu")
+    sb3s.learn(B * T, callback=theirs)
+    assert len(ours.seen) == len(theirs.seen) == T + 1
+    for mine, their in ((ours.seen[0], theirs.seen[0]), (ours.seen[-1], theirs.seen[-1])):
+        for name in their.keys() - {"self", "rollout_buffer", "idx", "done", "n_steps"}:
+            if not (name == "actions" and their is theirs.seen[-1]):  # SB3 reshapes those of a step
+                assert type(mine[name]) is type(their[name]), name
+                assert np.shape(mine[name]) == np.shape(their[name]), name
+    assert [seen["n_steps"] for seen in ours.seen[:T]] == [*range(T)]
+    for name in ("values", "log_probs"):
+        said_TB = torch.stack([seen[name].view(B) for seen in ours.seen[:T]])
+        np.testing.assert_array_equal(said_TB, getattr(model.rollout_buffer, name))
+    for seen in ours.seen[:T]:
+        low, high = (-2, 2) if env_id == "Pendulum-v1" else (0, 1)
+        np.testing.assert_array_equal(seen["clipped_actions"], seen["actions"].clip(low, high))
 
 
 def test_a_progress_bar_can_be_shown(capfd: pytest.CaptureFixture[str]) -> None:
@@ -184,6 +212,8 @@ def test_every_rollout_is_logged(algorithm: Any, memory: str, tmp_path: Path) ->
         assert last["memory/bytes"] > 0 and last["memory/live_mean"] > 0
         assert {"memory/span_mean_layer1", "memory/evicted", "memory/span_coef"} <= last.keys()
         assert 0 <= last["retention/precision"] <= 1
+        said = {key.removeprefix("retention/") for key in last if key.startswith("retention/")}
+        assert said == set(MEASURED)  # names that no tally may have
 
 
 def test_tensorboard_files_are_written(tmp_path: Path) -> None:

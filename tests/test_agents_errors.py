@@ -17,6 +17,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -29,6 +30,7 @@ from expire_span.agents import (
     NonFiniteError,
     make_vec_env,
 )
+from expire_span.agents.rollout import MemoryRolloutBuffer
 from expire_span.memory import MEMORIES
 
 SMALL: dict[str, Any] = {"memory_kwargs": {"width": 16}}
@@ -435,7 +437,15 @@ def test_unknown_names_list_the_known_ones(algorithm: Any) -> None:
         ({"target_live": "5"}, "target_live = '5' must be a number, a function or None"),
         ({"max_grad_norm": -1.0}, "max_grad_norm = -1.0 must be above 0"),
         ({"clip_range": -1.0}, "clip_range = -1.0 must be above 0"),
-        ({"clip_range_vf": lambda remaining: 0 * remaining}, "clip_range_vf = 0.0 must be above 0"),
+        ({"clip_range_vf": 0}, "clip_range_vf = 0 must be above 0"),
+        ({"clip_range": float("nan")}, "clip_range = nan must be above 0"),
+        ({"gamma": None}, "gamma = None is no number; use 0 to 1"),
+        ({"gae_lambda": "0.9"}, "gae_lambda = '0.9' is no number; use 0 to 1"),
+        ({"ent_coef": lambda left: left}, "ent_coef = <f.* may be functions; use 0 or more"),
+        ({"max_grad_norm": None}, r"max_grad_norm = None is no number; use float\('inf'\)"),
+        ({"kl_coef": None}, "kl_coef = None is no number; use 0 or more"),
+        ({"target_kl": "0.1"}, "target_kl = '0.1' is no number; use one above 0, or None"),
+        ({"n_envs": 2.0}, "n_envs = 2.0 is no whole number; use an int, 1 or more"),
         ({"n_steps": 0}, "n_steps = 0 is out of bounds; use 1 or more"),
         ({"n_epochs": 0}, "n_epochs = 0 is below 1"),
         ({"target_kl": -1.0}, "target_kl = -1.0 must be above 0"),
@@ -476,9 +486,37 @@ def test_numbers_of_numpy_are_numbers() -> None:
     assert small(span_coef=np.float32(0.5)).span_control.coef == 0.5
 
 
-def test_an_agent_needs_an_environment() -> None:
+@pytest.mark.parametrize("options", [{}, {"n_envs": 4}])
+def test_an_agent_needs_an_environment(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="env = None: an agent is made for an environment"):
-        MemoryPPO("MlpPolicy")
+        MemoryPPO("MlpPolicy", None, **options)
+
+
+@for_both_algorithms
+def test_a_buffer_without_memory_is_refused(algorithm: Any, tmp_path: Path) -> None:
+    class Own(MemoryRolloutBuffer):
+        """A buffer of a user's own."""
+
+    message = r"rollout_buffer_class = .*\.RolloutBuffer'> keeps no memory; leave it out"
+    with pytest.raises(TypeError, match=message):
+        small(algorithm, rollout_buffer_class=RolloutBuffer)
+    assert isinstance(small(algorithm, rollout_buffer_class=Own).rollout_buffer, Own)
+    model = small(algorithm, rollout_buffer_class=None)
+    model.save(tmp_path / "model")
+    with pytest.raises(TypeError, match=message):
+        algorithm.load(tmp_path / "model", rollout_buffer_class=RolloutBuffer)
+
+
+@pytest.mark.parametrize("env_id", [Spaces, None])
+def test_environments_are_made_of_an_id(env_id: Any) -> None:
+    with pytest.raises(TypeError, match=r"env_id = .* is no id; .*gymnasium\.register.*env_util"):
+        make_vec_env(env_id, 2)
+
+
+def test_as_many_environments_are_made_as_a_whole_number_says() -> None:
+    with pytest.raises(ValueError, match=r"n_envs = 2\.0 is no whole number; use an int"):
+        make_vec_env("CartPole-v1", 2.0)  # type: ignore[arg-type]
+    assert make_vec_env("CartPole-v1", np.int64(2)).num_envs == 2  # type: ignore[arg-type]
 
 
 @for_both_algorithms
@@ -524,9 +562,16 @@ def test_a_policy_without_memory_is_refused() -> None:
         MemoryPPO(ActorCriticPolicy, "CartPole-v1")  # type: ignore[arg-type]
 
 
-def test_environments_given_have_their_own_number() -> None:
-    with pytest.raises(ValueError, match="n_envs = 2 applies when env is an id"):
-        MemoryPPO("MlpPolicy", make_vec_env("CartPole-v1", 2), n_envs=2)
+@pytest.mark.parametrize("n_envs", [2, 4])
+def test_environments_given_have_their_own_number(n_envs: int, tmp_path: Path) -> None:
+    small().save(tmp_path / "model")
+    message = f"n_envs = {n_envs} applies when env is an id; the environment given has its own"
+    with pytest.raises(ValueError, match=message):
+        MemoryPPO("MlpPolicy", make_vec_env("CartPole-v1", 2), n_envs=n_envs)
+    with pytest.raises(ValueError, match=message):
+        MemoryPPO.load(tmp_path / "model", make_vec_env("CartPole-v1", 2), n_envs=n_envs)
+    loaded = MemoryPPO.load(tmp_path / "model", "CartPole-v1", n_envs=n_envs)
+    assert loaded.learn(T).get_env().num_envs == n_envs
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ B environments, T steps of a rollout, N steps of an episode.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.atari_wrappers import ClipRewardEnv, EpisodicLifeEnv
 from stable_baselines3.common.callbacks import BaseCallback
@@ -22,8 +24,9 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
-from expire_span.agents import GymnasiumVecEnv, MemoryPPO
-from expire_span.agents.retention import episode_tallies
+from expire_span.agents import GymnasiumVecEnv, MemoryPPO, NonFiniteError
+from expire_span.agents.checks import check_finite_observations
+from expire_span.agents.retention import MEASURED, episode_tallies, tally_shares
 from expire_span.agents.vec_env import read_marks
 from expire_span.training import evaluate_retention
 
@@ -234,6 +237,140 @@ def test_tallies_that_are_no_whole_numbers_are_named(count: Any) -> None:
     model = MemoryPPO("MlpPolicy", foreign(tallies={"apples": count}), **SMALL)
     with pytest.raises(ValueError, match=f"apples = {count!r}, which must be a whole number"):
         model.learn(B * T)
+
+
+class LateMarks(Foreign):
+    """Marks no observation of a reset."""
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        return super().reset(**kwargs)[0], {}
+
+
+@pytest.mark.parametrize(
+    "mark", [{"cue": 0, "decison": 0}, {"Cue": 1}, {1: 2}, 3, "cue", ["cue"], {"cue": 0.5}]
+)
+def test_marks_that_mark_nothing_are_named_at_any_step(mark: Any) -> None:
+    model = MemoryPPO("MlpPolicy", DummyVecEnv([lambda: LateMarks(mark=mark)] * B), **SMALL)
+    with pytest.raises(ValueError, match=r'info\["memory"\] = .* of environment 0 marks nothing'):
+        model.learn(B * T)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        *((name, f"which retention/{name} is measured under already") for name in MEASURED),
+        ("_apples", "which begins with _, as the masks"),
+        ("a" * 31, "whose 31 letters are above 30"),
+        ("a" * 31 + "_of", "whose 31 letters are above 30"),
+    ],
+)
+def test_tallies_that_could_not_be_logged_by_their_name_are_refused(name: str, reason: str) -> None:
+    model = MemoryPPO("MlpPolicy", foreign(tallies={"apples": 1, name: 1}), **SMALL)
+    message = rf'info\["tallies"\] has the name \'{name}\', {reason}.*; give it another name'
+    with pytest.raises(ValueError, match=message):
+        model.learn(B * T)
+
+
+def test_tallies_of_long_names_that_begin_alike_are_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = ["a" * 29 + "b", "a" * 29 + "c"]
+    tallies = {names[0]: 1, names[1]: 3, f"{names[1]}_of": 4}
+    MemoryPPO("MlpPolicy", foreign(tallies=tallies), verbose=1, **SMALL).learn(2 * B * T)
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in names)
+
+
+def test_tallies_are_the_same_from_a_vector_environment_of_gymnasium() -> None:
+    def tallied(i: int) -> gym.Env[Any, Any]:
+        return TimeLimit(Foreign(tallies={"apples": i, "apples_of": 2}), N)
+
+    made: list[Callable[[], gym.Env[Any, Any]]]
+    made = [functools.partial(tallied, i) for i in range(B)]
+    native = SyncVectorEnv(made, autoreset_mode=AutoresetMode.SAME_STEP)
+    for env in (DummyVecEnv(made), native):
+        model = MemoryPPO("MlpPolicy", env, **SMALL).learn(B * T)
+        assert model._tracker is not None
+        assert tally_shares(model._tracker.episodes) == {"apples": 0.75}
+
+
+def test_only_what_a_tally_is_divided_by_is_no_tally() -> None:
+    episodes = [{"apples": 1, "apples_of": 4, "shade_of": 6}, {"apples": 1, "apples_of": 4}]
+    assert tally_shares(episodes) == {"apples": 0.25, "shade_of": 3}
+
+
+@pytest.mark.parametrize(
+    ("answer", "monitored"),
+    [
+        (NotImplementedError(), False),
+        (AttributeError("env_is_wrapped"), False),
+        (False, False),
+        (True, True),
+        ([True] * (B - 1) + [False], False),
+    ],
+)
+def test_a_vector_environment_may_know_little_of_wrappers(answer: Any, monitored: bool) -> None:
+    class Bare(DummyVecEnv):
+        def env_is_wrapped(self, *_: Any, **__: Any) -> Any:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    model = MemoryPPO("MlpPolicy", Bare([lambda: Foreign()] * B), **SMALL)
+    model.learn(B * T)
+    assert model._returns is not None and model._returns.monitored is monitored
+
+
+class Counts(Foreign):
+    """Shows the step it is at, as `shown` gives it."""
+
+    def __init__(self, space: spaces.Space[Any], shown: Callable[[float], Any]) -> None:
+        super().__init__(space)
+        self.shown = shown
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        super().reset(**kwargs)
+        return self.shown(0), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        _, *rest = super().step(action)
+        return self.shown(self.taken / N), *rest
+
+
+ONE = spaces.Box(-1, 1, (1,), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("space", "shown", "loose"),
+    [
+        (ONE, lambda x: np.array([x], np.float32), float),
+        (ONE, lambda x: np.array([x], np.float32), lambda x: np.array(x, np.float32)),
+        (
+            spaces.Dict({"step": ONE}),
+            lambda x: {"step": np.array([x], np.float32)},
+            lambda x: {"step": x},
+        ),
+    ],
+    ids=["float", "0-d array", "Dict"],
+)
+def test_a_number_may_come_without_its_axis(space: Any, shown: Any, loose: Any) -> None:
+    def learned(shows: Any) -> dict[str, torch.Tensor]:
+        env = DummyVecEnv([lambda: Counts(space, shows)] * B)
+        return MemoryPPO("MlpPolicy", env, **SMALL).learn(B * T).policy.state_dict()
+
+    right, other = learned(shown), learned(loose)
+    assert all(torch.equal(part, other[name]) for name, part in right.items())
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_half_precision_is_read_and_checked_as_any_other() -> None:
+    space = spaces.Box(-1, 1, (3,), np.float16)
+    MemoryPPO("MlpPolicy", foreign(space), **SMALL).learn(B * T)
+    largest = np.finfo(np.float16).max
+    check_finite_observations(np.array([[largest, -largest]]), 0)
+    for value in (np.inf, -np.inf, np.nan):
+        with pytest.raises(NonFiniteError, match=r"entry \(1,\) = .* is not finite"):
+            check_finite_observations(np.array([[0, value]], np.float16), 0)
 
 
 def test_without_marks_nothing_is_said_of_their_precision() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
+import cloudpickle  # type: ignore[import-untyped]
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -14,10 +16,18 @@ from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import (
+    VecEnv,
+    VecMonitor,
+    VecNormalize,
+    VecTransposeImage,
+    is_vecenv_wrapped,
+)
 from torch import Tensor, nn
 
 from expire_span.agents import MemoryA2C, MemoryPPO, make_vec_env
+from expire_span.agents.environments import CopiedMonitor
 from expire_span.memory import MEMORIES, state_bytes
 
 CORRIDOR = "expire_span.envs:ExpireSpan/Corridor-v0"
@@ -426,6 +436,61 @@ def test_sb3s_entry_points_read_the_memory() -> None:
     for entry_point in (model.policy, model.policy.get_distribution, model.policy.predict_values):
         with pytest.raises(TypeError, match="missing 2 required"):
             entry_point(obs)
+
+
+@for_both_algorithms
+def test_a_script_that_seeds_for_all_gets_the_same_agent_again(algorithm: Any) -> None:
+    def trained() -> dict[str, Tensor]:
+        set_random_seed(0)
+        return parameters(build(algorithm, seed=None).learn(2 * B * T))
+
+    assert equal(trained(), trained())
+
+
+def pickled(model: Any) -> Any:
+    return cloudpickle.loads(cloudpickle.dumps(model))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+@pytest.mark.parametrize(
+    "env", [CORRIDOR, "CartPole-v1", "MiniGrid-MemoryS7-v0", gym.make_vec(CORRIDOR, num_envs=2)]
+)
+def test_a_copy_of_an_agent_goes_on_as_the_agent_does(copied: Any, env: Any) -> None:
+    model = build(env=env, n_envs=2 if isinstance(env, str) else None)
+    model.learn(2 * T)
+    twin = copied(model)
+    assert is_vecenv_wrapped(twin.get_env(), VecMonitor)
+    inner = "envs" if env in ("CartPole-v1", "MiniGrid-MemoryS7-v0") else "vector_env"
+    assert getattr(twin.get_env(), inner) is not getattr(model.get_env(), inner)
+    if env == "MiniGrid-MemoryS7-v0":
+        assert is_vecenv_wrapped(twin.get_env(), VecTransposeImage)
+    learned = []
+    for agent in (model, twin):
+        torch.manual_seed(1)
+        learned.append(parameters(agent.learn(2 * T, reset_num_timesteps=False)))
+    assert equal(*learned)
+
+
+def test_a_copy_of_a_monitor_writes_to_no_file(tmp_path: Path) -> None:
+    monitor = CopiedMonitor(corridors(2).unwrapped, str(tmp_path / "results"))
+    assert monitor.results_writer is not None and copy.deepcopy(monitor).results_writer is None
+    monitor.close()
+
+
+def test_the_rollout_buffer_shows_its_observations() -> None:
+    model = build()
+    assert model.rollout_buffer.observations.shape == (T, B, *model.observation_space.shape)
+    model.learn(B * T)
+    np.testing.assert_array_equal(model.rollout_buffer.observations[0], corridors().reset())
+    with pytest.raises(NotImplementedError, match=r"have no memory; segments\(n_envs, rng\) gives"):
+        model.rollout_buffer.get(B)
+
+    class Dicts(gym.Env[Any, Any]):
+        observation_space = spaces.Dict({"a": spaces.Box(-1, 1, (2,)), "b": spaces.Discrete(3)})
+        action_space = spaces.Discrete(2)
+
+    shown = build(env=Dicts()).rollout_buffer.observations
+    assert {key: part.shape for key, part in shown.items()} == {"a": (T, 1, 2), "b": (T, 1, 1)}
 
 
 def test_options_for_the_optimizer_are_kept_beside_rms_prop() -> None:

@@ -76,7 +76,7 @@ def test_stage_the_agent_cannot_play_is_refused(
         ),
         (
             ["--curriculum", "n_rooms=1", "--curriculum-steps", "512", "256"],
-            "are for 2 stages, and curriculum has 1; give one number for each, or one for all",
+            "are for 2 stages, and curriculum has 1; give one for each, one for all, or None",
         ),
     ],
 )

@@ -8,6 +8,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import TimeLimit
+from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from expire_span.agents import MemoryPPO, NonFiniteError, make_vec_env
@@ -84,6 +87,30 @@ def test_a_compressed_cue_is_a_cue_that_is_held() -> None:
     live = [step - 3 * ((step - 1) // 4) if step else 0 for step in steps]
     assert evaluation.live_memory_mean == pytest.approx([np.mean(live)] * 2)
     assert evaluation.precision == pytest.approx(sum(step > 0 for step in steps) / sum(live))
+
+
+def test_an_environment_is_taken_in_every_form_that_an_agent_takes() -> None:
+    model = MemoryPPO("MlpPolicy", FixedLengths(), memory="none", n_steps=8)
+    single = evaluate_retention(model, FixedLengths(), 4)
+    assert (
+        (single.episodes, single.mean_length) == (4, 7) == (4, evaluate("none", 4, 1).mean_length)
+    )
+    model = MemoryPPO("MlpPolicy", "CartPole-v1", n_envs=2, memory="none", n_steps=8)
+    same_step = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    native = gym.make_vec("CartPole-v1", 3, "sync", vector_kwargs=same_step)
+    for env in ("CartPole-v1", native, gym.make("CartPole-v1"), make_vec_env("CartPole-v1", 3)):
+        evaluation = evaluate_retention(model, env, 5)
+        assert evaluation.episodes == 5 and evaluation.mean_reward == evaluation.mean_length
+
+
+def test_what_cannot_be_evaluated_is_named() -> None:
+    model = MemoryPPO("MlpPolicy", FixedLengths(), memory="none", n_steps=8)
+    for env in (None, FixedLengths, 7):
+        with pytest.raises(TypeError, match=r"env = .* is no environment"):
+            evaluate_retention(model, env, 1)  # type: ignore[arg-type]
+    sb3s: Any = PPO("MlpPolicy", FixedLengths(), n_steps=8, batch_size=8)
+    with pytest.raises(TypeError, match=r"model = .*PPO.* has no memory .*evaluate_policy"):
+        evaluate_retention(sb3s, FixedLengths(), 1)
 
 
 def test_environments_that_have_played_their_share_are_not_counted() -> None:
@@ -201,3 +228,23 @@ def test_values_not_finite_stop_an_evaluation_by_name(spoiled: Any, what: str) -
 def test_no_episodes_are_refused() -> None:
     with pytest.raises(ValueError, match="n_episodes = 0"):
         evaluate("none", 0, 1)
+
+
+@pytest.mark.parametrize(("freq", "draws"), [(-1, 3), (4, 6)])
+def test_noise_is_drawn_as_in_training_where_actions_are(
+    freq: int, draws: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vec_env = make_vec_env("Pendulum-v1", 2, wrapper_class=lambda env: TimeLimit(env, 24))
+    model = MemoryPPO("MlpPolicy", vec_env, use_sde=True, sde_sample_freq=freq, n_steps=8)
+    drawn: list[int] = []
+    reset_noise = model.policy.reset_noise
+
+    def noted(n_envs: int) -> None:
+        drawn.append(n_envs)
+        reset_noise(n_envs)
+
+    monkeypatch.setattr(model.policy, "reset_noise", noted)
+    evaluate_retention(model, vec_env, 2)
+    assert not drawn
+    evaluate_retention(model, vec_env, 2, deterministic=False)
+    assert drawn == [2] * draws

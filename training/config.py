@@ -335,7 +335,7 @@ class TrainConfig(Generic[Algorithm, MemoryOptions]):
         if isinstance(steps, tuple) and len(steps) != len(self.curriculum):
             raise ValueError(
                 f"curriculum_steps = {steps} are for {len(steps)} stages, and curriculum has "
-                f"{len(self.curriculum)}; give one number for each, one for all, or None"
+                f"{len(self.curriculum)}; give one for each, one for all, or None"
             )
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed = {self.seed} is out of bounds; use 0 to {2**32 - 1}")

@@ -137,6 +137,8 @@ def evaluate_retention(
     starts_B = np.ones(n_envs, np.bool_)
     state: Any = None
     while (active_B := episodes.active_B()).any():
+        if not deterministic:
+            model.draw_noise(n_envs, n_steps // n_envs)
         actions, state = model.predict(obs, state, starts_B, deterministic)
         retention.observe(starts_B, active_B, *marks, state)
         obs, rewards_B, starts_B, infos = vec_env.step(actions)
