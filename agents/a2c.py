@@ -23,7 +23,8 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
 
     Parameters are SB3's, and those of `MemoryOnPolicyAlgorithm`. Defaults that differ from SB3's
     A2C: learning_rate 1e-3 (7e-4), n_steps 16 (5: too few for a memory to be read), gae_lambda 0.95
-    (1), ent_coef 0.01 (0), use_rms_prop False (True). Advantages are in units of the returns, as
+    (1), ent_coef 0.01 (0), use_rms_prop False (True; Adam has betas of 0.9 and 0.99), net_arch none
+    (64, 64: the memory has layers of its own). Advantages are in units of the returns, as
     values are (`ReturnScale`), and `ent_coef` counts beside them.
 
     Source: Mnih et al. 2016, arXiv:1602.01783, synchronous.

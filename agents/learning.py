@@ -91,7 +91,7 @@ class LearningAlgorithm(SavedAlgorithm):
     def begin_task(self) -> None:
         """Take nothing of what was learned from as a measure any more: best return and largest
         advantages begin anew. The recent returns stay until episodes of the new task end; without
-        them memories would be pressed while it is learned (docs/experiments.md, Instruction). So
+        them memories would be pressed while it is learned (docs/experiments/instruction.md). So
         do the units of values, which follow the returns, and that the agent has learned something.
         """
         self.span_control = make_span_control(self.span_coef, self.target_live, self.use_by)

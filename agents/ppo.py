@@ -39,7 +39,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
     parameter     RecurrentPPO here       why
     ============= ============ ========== ==================================================
     learning_rate 3e-4         1e-3       fewer epochs; it shrinks once a task is solved
-    n_epochs      10           4          a third of the time
+    n_epochs      10           4          fewer updates, larger steps
     batch_size    128          None       minibatches are whole environments: a multiple of
                                           n_steps, or None for a quarter of the environments
     ent_coef      0            0.01       what to remember shows where choices are tried
