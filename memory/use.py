@@ -51,7 +51,7 @@ def use_loss(reads: Sequence[Read], preference_BT: Tensor | None) -> Tensor:
     By influence: a memory is used by a step where without it what the agent prefers would change by
     `NEEDED_FROM` of the mean size of preferences; no span is asked for that is nearly max_span.
     By attention, with `preference_BT` None: where a head gives it `ATTENDED_FROM`. That says less,
-    since a head has to look somewhere, also where nothing depends on it 
+    since a head has to look somewhere, also where nothing depends on it
     (docs/experiments/corridor.md, "Which memories are in use").
 
     preference (B, T) with its graph: any measure of how decided each output is that does not
