@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from expire_span.train_rl import main
+from expire_span.training import WandbLog
 
 wandb = pytest.importorskip("wandb")
 
@@ -54,6 +55,10 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("WANDB_MODE", raising=False)
         assert main([*QUICK, "--wandb-project", "corridors", "--run-dir", str(run_dir)]) == 0
+    return whole_file(run_dir)
+
+
+def whole_file(run_dir: Path) -> Path:
     (path,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
     deadline = time.monotonic() + 60
     while not is_whole(path) and time.monotonic() < deadline:
@@ -177,3 +182,16 @@ def test_a_service_that_ends_is_told_once_and_ends_nothing(
     assert main([*QUICK, "--run-dir", str(run_dir)]) == 0
     assert capsys.readouterr().err.count("wandb gets nothing more") == 1
     assert (run_dir / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize(("ends_by", "exit_code"), [("finish", 0), ("close", 1)])
+def test_a_run_of_a_script_has_succeeded_if_the_script_says_so(
+    ends_by: str, exit_code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    log = WandbLog(tmp_path, "offline", "scripts", {"max_span": 64}, warn=print)
+    log.write({"apples": 3.0}, {"apples": ()}, step=7)
+    getattr(log, ends_by)()
+    found = records(whole_file(tmp_path))
+    assert [r.exit.exit_code for r in found if r.HasField("exit")] == [exit_code]
+    assert any("apples" in str(r.history) for r in found if r.HasField("history"))

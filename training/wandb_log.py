@@ -81,8 +81,14 @@ class WandbLog(KVWriter):
         self._finished = True
         self.warn(f"wandb gets nothing more: {error!r}")
 
-    def finish(self, figures: Mapping[str, Any], plots: Sequence[Path], step: int) -> None:
-        """Add the evaluation to the summary and the plots as images, and end the run.
+    def finish(
+        self,
+        figures: Mapping[str, Any] | None = None,
+        plots: Sequence[Path] = (),
+        step: int | None = None,
+    ) -> None:
+        """End the run, as one that succeeded, with figures of an evaluation in its summary and
+        plots as images, logged at `step`, if there are such.
 
         Raises DiskError if there is no room for the plots, which wandb copies.
         """
@@ -91,7 +97,8 @@ class WandbLog(KVWriter):
         import wandb
 
         try:
-            self.run.log({plot.stem: wandb.Image(str(plot)) for plot in plots}, step=step)
+            if plots:
+                self.run.log({plot.stem: wandb.Image(str(plot)) for plot in plots}, step=step)
         except ConnectionError as error:  # of the service, though an OSError as well
             return self._give_up(error)
         except OSError as error:
@@ -100,7 +107,8 @@ class WandbLog(KVWriter):
                 f"pictures are in {plots[0].parent}. Free space, or use --wandb disabled"
             ) from error
         try:
-            self.run.summary.update({f"evaluation/{name}": n for name, n in figures.items()})
+            summary = {f"evaluation/{name}": figure for name, figure in (figures or {}).items()}
+            self.run.summary.update(summary)
             self.run.finish()
         except self._lost as error:
             self._give_up(error)
