@@ -62,7 +62,7 @@ def test_every_option_has_a_help_text() -> None:
 def test_every_hyper_parameter_is_an_option_with_its_default(algo: str) -> None:
     elsewhere = {  # given by the run's options, or by policy_kwargs as net_arch
         *("self", "policy", "env", "memory", "memory_kwargs", "n_envs", "seed", "rescue_path"),
-        *("policy_kwargs", "kwargs", "_init_setup_model"),
+        *("policy_kwargs", "kwargs", "_init_setup_model", "rollout_buffer_class"),
     }
     parameters = {
         name: parameter.default

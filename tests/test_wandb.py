@@ -59,15 +59,19 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def whole_file(run_dir: Path) -> Path:
-    (path,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
+    """The file of the run, once wandb's service has written all of it."""
     deadline = time.monotonic() + 60
-    while not is_whole(path) and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        paths = list(run_dir.glob("wandb/offline-run-*/run-*.wandb"))
+        if paths and is_whole(paths[0]):
+            break
         time.sleep(0.1)
+    (path,) = paths
     return path
 
 
 def is_whole(path: Path) -> bool:
-    """Whether the run's last record is there: wandb's service may still be writing."""
+    """Whether the run's last record is there."""
     try:
         return any(record.WhichOneof("record_type") == "exit" for record in records(path))
     except Exception as error:  # of protobuf's, whose types have no stubs
