@@ -193,9 +193,16 @@ def test_a_run_of_a_script_has_succeeded_if_the_script_says_so(
     ends_by: str, exit_code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    log = WandbLog(tmp_path, "offline", "scripts", {"max_span": 64}, warn=print)
+    folder, other_folder = tmp_path / "one", tmp_path / "other"
+    folder.mkdir()
+    other_folder.mkdir()
+    other = WandbLog(other_folder, "offline", "scripts", {}, warn=print)  # goes on meanwhile
+    log = WandbLog(folder, "offline", "scripts", {"max_span": 64}, warn=print)
     log.write({"apples": 3.0}, {"apples": ()}, step=7)
     getattr(log, ends_by)()
-    found = records(whole_file(tmp_path))
+    found = records(whole_file(folder))
     assert [r.exit.exit_code for r in found if r.HasField("exit")] == [exit_code]
     assert any("apples" in str(r.history) for r in found if r.HasField("history"))
+    other.write({"pears": 3.0}, {"pears": ()}, step=8)
+    other.finish()
+    assert any("pears" in str(record) for record in records(whole_file(other_folder)))

@@ -47,6 +47,7 @@ class WandbLog(KVWriter):
                 name=folder.name,
                 dir=str(folder),
                 config=dict(config),
+                reinit="create_new",  # beside any that the process has begun and not ended
                 settings=wandb.Settings(
                     silent=True, console="off", save_code=False, x_disable_stats=True
                 ),
