@@ -158,13 +158,10 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
         self._tell_progress()
         self._last_state = self.policy.memory.shorten(self._last_state)
         rollout_buffer.initial_state = self._last_state
-        if self.use_sde:
-            self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
         values_T, log_probs_T = [], []
         for n_steps in range(n_rollout_steps):
-            if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
-                self.policy.reset_noise(env.num_envs)
+            self.draw_noise(env.num_envs, n_steps)
             obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
             starts, marks = self._last_episode_starts, self._last_marks
             assert starts is not None and marks is not None
@@ -265,8 +262,8 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
         return result
 
     def draw_noise(self, n_envs: int, n_steps: int) -> None:
-        """Draw the noise of gSDE, where it is used, as often as training does; `n_steps` have been
-        played of each environment."""
+        """Draw the noise of gSDE, where it is used and is due: once per rollout, or every
+        `sde_sample_freq` steps. `n_steps` have been played of each environment."""
         lasts = self.sde_sample_freq if self.sde_sample_freq > 0 else self.n_steps
         if self.use_sde and n_steps % lasts == 0:
             self.policy.reset_noise(n_envs)

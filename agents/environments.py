@@ -31,7 +31,7 @@ DEFAULT_N_ENVS = 16
 """Environments made for an agent that is given an id and no number."""
 
 
-class Copied(VecEnvWrapper):
+class Copyable(VecEnvWrapper):
     """A wrapper of SB3's of which copies can be made and files written, and so of an agent with it:
     what it looks up names by cannot be pickled, and is made anew."""
 
@@ -43,14 +43,14 @@ class Copied(VecEnvWrapper):
         self.class_attributes = dict(inspect.getmembers(type(self)))
 
 
-class CopiedMonitor(Copied, VecMonitor):
+class CopyableMonitor(Copyable, VecMonitor):
     """SB3's `VecMonitor`. A copy writes to no file of results."""
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"results_writer": None}
 
 
-class CopiedTranspose(Copied, VecTransposeImage):
+class CopyableTranspose(Copyable, VecTransposeImage):
     """SB3's `VecTransposeImage`, which it wraps environments in that show pictures."""
 
 
@@ -82,7 +82,7 @@ def playable_env(env: Playable | None, n_envs: int | None, seed: int | None) -> 
     """The environments of an id, or those given, if an agent with memory can play them. A vector
     environment of gymnasium's is taken as `GymnasiumVecEnv`."""
     if isinstance(env, VectorEnv):
-        env = CopiedMonitor(GymnasiumVecEnv(env))
+        env = CopyableMonitor(GymnasiumVecEnv(env))
     if isinstance(env, str):
         env = make_vec_env(env, DEFAULT_N_ENVS if n_envs is None else n_envs, seed=seed)
     elif n_envs is not None and env is not None:
@@ -151,7 +151,7 @@ def make_vec_env(
             native.close()
     if vec_env is None:
         vec_env = DummyVecEnv([lambda: _make_single(spec, kwargs, wrapper_class)] * n_envs)
-    vec_env = CopiedMonitor(vec_env)
+    vec_env = CopyableMonitor(vec_env)
     if seed is not None:
         vec_env.seed(seed)
     return vec_env

@@ -28,7 +28,7 @@ from .checks import (
     check_outputs,
     check_weights,
 )
-from .environments import CopiedTranspose, Playable, playable_env
+from .environments import CopyableTranspose, Playable, playable_env
 from .option_checks import check_changes_on_load, check_seed
 from .policy import MemoryActorCriticPolicy
 from .random_state import RandomState
@@ -130,7 +130,7 @@ class SavedAlgorithm(OnPolicyAlgorithm):
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         wrapped = OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
         if wrapped is not env and type(wrapped) is VecTransposeImage:
-            return CopiedTranspose(wrapped.venv)
+            return CopyableTranspose(wrapped.venv)
         return wrapped
 
     def _setup_model(self) -> None:

@@ -27,7 +27,7 @@ from stable_baselines3.common.vec_env import (
 from torch import Tensor, nn
 
 from expire_span.agents import MemoryA2C, MemoryPPO, make_vec_env
-from expire_span.agents.environments import CopiedMonitor
+from expire_span.agents.environments import CopyableMonitor
 from expire_span.memory import MEMORIES, state_bytes
 
 CORRIDOR = "expire_span.envs:ExpireSpan/Corridor-v0"
@@ -472,7 +472,7 @@ def test_a_copy_of_an_agent_goes_on_as_the_agent_does(copied: Any, env: Any) -> 
 
 
 def test_a_copy_of_a_monitor_writes_to_no_file(tmp_path: Path) -> None:
-    monitor = CopiedMonitor(corridors(2).unwrapped, str(tmp_path / "results"))
+    monitor = CopyableMonitor(corridors(2).unwrapped, str(tmp_path / "results"))
     assert monitor.results_writer is not None and copy.deepcopy(monitor).results_writer is None
     monitor.close()
 

@@ -422,3 +422,16 @@ def test_a_folder_of_any_name_that_text_can_hold_is_repeated_and_gone_on_with(
     said = capsys.readouterr().err
     assert "\\udcff" in said and "no UTF-8; give another --run-dir" in said
     assert not bytes_only.exists()
+
+
+def test_a_config_for_another_environment_says_what_leaves_its_arguments_out(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(finished / "config.yaml")
+    other = ["--config", config, "--env", "CartPole-v1", "--run-dir", str(tmp_path / "run")]
+    assert main(other) == 2
+    said = capsys.readouterr().err
+    assert f"what {config} gives stays unless given here" in said and "min_length = 4" in said
+    way_out = "--env-kwargs --eval-env-kwargs --curriculum --curriculum-steps None"
+    assert way_out in said
+    assert main([*other, *way_out.split()]) == 0

@@ -112,11 +112,16 @@ def _make(config: AnyConfig, env_kwargs: dict[str, Any], name: str, n_envs: int)
         if isinstance(e, ValueError) and not _is_registered(config.env):
             raise  # which says what is wrong with the id
         problem = _problem(config.env, env_kwargs, e)
-        of_preset = [name for name in _arguments_of_preset(config) if f"'{name}'" in str(e)]
+        of_preset = [given for given in _arguments_of_preset(config) if f"'{given}'" in str(e)]
         if of_preset:
             problem += (
                 f"; {of_preset[0]} comes from preset = {config.preset}, made for other "
                 "environments: --preset none goes without"
+            )
+        elif config.config is not None and isinstance(e, TypeError):
+            problem += (
+                f"; what {config.config} gives stays unless given here, and these leave it out: "
+                "--env-kwargs --eval-env-kwargs --curriculum --curriculum-steps None"
             )
         elif env_kwargs != config.env_kwargs and not isinstance(e, TypeError):
             way_out = (
