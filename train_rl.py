@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(INTERRUPTED, f"stopped. {saved}")
     finally:
         with contextlib.suppress(KeyboardInterrupt):  # of somebody who does not wait for wandb
-            run.close(session)
+            run.close(session, _say)
 
 
 def _train(session: run.Session) -> int:
@@ -84,11 +84,13 @@ def _train(session: run.Session) -> int:
             f"{session.directory.path} takes no more files; the model is saved in {saved}{goes_on}"
         )
     if isinstance(error, NonFiniteError):
-        return _fail(FAILED, str(error))
+        return _fail(FAILED, f"{error}{goes_on}")
     if error is not None:
         _say(
             f"training failed at step {session.model.num_timesteps}; the model is saved in {saved}"
         )
+        if isinstance(error, UserError | SystemExit):  # the environment's exit is not this one's
+            return _fail(FAILED, str(error) or "the environment ended the process")
         raise error
     if interruption.signal is not None:
         _say(

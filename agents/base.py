@@ -20,7 +20,7 @@ from expire_span.memory import State, map_state, select_envs
 from .advantage_scale import LEAST_SHARE, AdvantageScale, SolvedSign
 from .checks import check_finite_rewards, check_observations, check_return_size, check_said
 from .environments import Playable, playable_env
-from .episode_returns import EpisodeReturns, is_monitored
+from .episode_returns import EpisodeReturns, episode_success, is_monitored
 from .extractors import ObservationExtractor
 from .learning import LearningAlgorithm
 from .option_checks import check_advantage_options, check_bounds, check_sb3_options, check_seed
@@ -205,6 +205,8 @@ class MemoryOnPolicyAlgorithm(LearningAlgorithm):
     ) -> None:
         """Take in what a step says of the episodes: what SB3 logs, returns and tallies."""
         assert self._returns is not None and self._tracker is not None
+        for i in np.flatnonzero(dones):
+            episode_success(infos[i])  # SB3 takes anything, and fails when it logs the mean
         self._update_info_buffer(infos, dones)
         normalizer = self._vec_normalize_env
         earned = rewards if normalizer is None else normalizer.get_original_reward()

@@ -164,15 +164,22 @@ def check_outputs(policy: Any, obs: Any, state: Any, starts_B: torch.Tensor, n_s
 
 def check_return_size(returns: np.ndarray, rewards: np.ndarray, n_steps: int) -> None:
     """Raise DivergedError if a rollout's returns, which values are part of, are of no size that can
-    be: before anything is learned from them, or an agent saved that gave them."""
+    be: before anything is learned from them, or an agent saved that gave them. If a reward alone is
+    as large, the agent is not to blame: NonFiniteError."""
     size = float(np.sqrt(np.square(returns, dtype=np.float64).mean()))
-    if not size < LARGEST_WEIGHT:
-        raise DivergedError(
-            f"the values have diverged: returns are of size {size:g} at step {n_steps}, above "
-            f"{LARGEST_WEIGHT:g}; the largest reward is {np.abs(rewards).max():g}: if that is no "
-            "reward the environment should give, mend it, otherwise scale rewards, or lower "
-            "learning_rate, gamma or max_grad_norm"
+    if size < LARGEST_WEIGHT:
+        return
+    found = f"returns are of size {size:g} at step {n_steps}, above {LARGEST_WEIGHT:g}"
+    largest = float(np.abs(rewards).max())
+    if largest >= LARGEST_WEIGHT:
+        raise NonFiniteError(
+            f"{found}; the largest reward is {largest:g}: mend the environment's reward, or bound "
+            "it with gymnasium.wrappers.TransformReward"
         )
+    raise DivergedError(
+        f"the values have diverged: {found}; the largest reward is {largest:g}: scale rewards, or "
+        "lower learning_rate, gamma or max_grad_norm"
+    )
 
 
 def check_checkpoint(path: Any, algorithm: str) -> dict[str, Any]:

@@ -169,6 +169,11 @@ def _find_spec(env_id: str) -> EnvSpec:
                 f"env_id = {env_id!r} is of a module that cannot be imported: {error}; install it, "
                 "or set PYTHONPATH to the folder it lies in"
             ) from error
+        except SystemExit:
+            raise ValueError(
+                f"env_id = {env_id!r} is of a module that ends the process when it is imported; "
+                'guard what it runs with if __name__ == "__main__"'
+            ) from None
     spec = gym.registry.get(name)
     if spec is None:
         own = [i for i, s in gym.registry.items() if module and _is_of(s, module)]

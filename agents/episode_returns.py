@@ -36,6 +36,20 @@ def is_monitored(env: VecEnv) -> bool:
         return False
 
 
+def episode_success(info: dict[str, Any]) -> bool | None:
+    """Whether an episode succeeded, by `info["is_success"]` of its last step; None if that says
+    nothing. Raises ValueError for what is neither true nor false."""
+    success = info.get("is_success")
+    if success is None:
+        return None
+    if np.size(success) != 1 or not isinstance(np.asarray(success).item(), bool | int | float):
+        raise ValueError(
+            f'info["is_success"] = {success!r} is neither true nor false. An environment that uses '
+            "the entry for something else needs a wrapper that renames it"
+        )
+    return bool(np.asarray(success).item())
+
+
 class EpisodeReturns:
     """What the recent episodes earned: as a Monitor says, or else the sum of the rewards; before
     any normalisation.

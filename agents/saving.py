@@ -4,6 +4,7 @@ training has to stop."""
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Collection
 from itertools import chain, count
 from pathlib import Path
@@ -21,6 +22,7 @@ from expire_span.memory import State, map_state
 
 from .checks import (
     CHECKPOINT_FORMAT,
+    CheckpointError,
     DivergedError,
     NonFiniteError,
     check_checkpoint,
@@ -188,9 +190,15 @@ class SavedAlgorithm(OnPolicyAlgorithm):
                 given["policy_kwargs"] = cls._completed(given["policy_kwargs"], stored)
         by_id = env if isinstance(env, str) else None
         made = None if by_id else playable_env(env, changes.get("n_envs"), None)
-        model = super().load(
-            path, made, device, custom_objects, print_system_info, force_reset, **kwargs
-        )
+        try:
+            model = super().load(
+                path, made, device, custom_objects, print_system_info, force_reset, **kwargs
+            )
+        except pickle.UnpicklingError:  # torch's advice is to trust the file
+            raise CheckpointError(
+                f"{path} is corrupt: its weights cannot be read; load a file written by "
+                f"{cls.algorithm}.save"
+            ) from None
         if by_id:
             model.set_env(by_id, force_reset)  # type: ignore[arg-type]
         model._take_changes(changes)

@@ -344,3 +344,74 @@ def test_entropy_without_a_closed_form_is_estimated_from_one_sample() -> None:
     log_prob = torch.tensor([-1.0, -3.0])
     assert entropy_loss(None, log_prob).item() == -2.0
     assert entropy_loss(torch.tensor([0.5, 0.7]), log_prob).item() == pytest.approx(-0.6)
+
+
+def test_every_loss_has_its_sign_and_weight() -> None:
+    model = small_ppo(ent_coef=0.0, vf_coef=0.0, prediction_coef=1.0, kl_coef=0.0)
+    model.learn(32)
+    segment = model.rollout_buffer.segment(np.arange(2))
+    bare, _, figures = model._loss(segment)
+    assert figures["entropy_loss"] < 0
+    per_value = model.policy.value_scale.item() ** -2
+    for coef, figure, unit in (
+        ("ent_coef", "entropy_loss", 1.0),
+        ("vf_coef", "value_loss", per_value),
+        ("prediction_coef", "prediction_loss", 1.0),
+    ):
+        before = getattr(model, coef)
+        setattr(model, coef, before + 2.0)
+        more = model._loss(segment)[0]
+        setattr(model, coef, before)
+        assert (more - bare).item() == pytest.approx(2 * unit * figures[figure], rel=1e-3), coef
+
+
+def test_a2c_makes_what_gained_more_likely(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"memory": "none", "n_envs": 2, "n_steps": 16, "seed": 0}
+    model = MemoryA2C("MlpPolicy", "CartPole-v1", ent_coef=0.0, vf_coef=0.0, **options)
+    model.learn(32)
+    log_prob_BT = model._evaluate(model.rollout_buffer.segment(np.arange(2))).log_prob_BT
+    losses: list[torch.Tensor] = []
+    monkeypatch.setattr(model, "_descend", losses.append)
+    model.rollout_buffer.advantages[:] = 1
+    model.train()
+    gained = log_prob_BT.mean().item() / model.policy.value_scale.item()
+    assert losses[0].item() == pytest.approx(-gained, rel=1e-4)
+
+
+def test_gradients_are_clipped_to_the_norm_given() -> None:
+    model = small_ppo(max_grad_norm=1e-3)
+    model.learn(32)
+    gradients = [p.grad.flatten() for p in model.policy.parameters() if p.grad is not None]
+    assert torch.cat(gradients).norm().item() <= 1e-3 * 1.001
+
+
+def test_values_are_clipped_to_the_range_given() -> None:
+    model = small_ppo(clip_range_vf=0.1, learning_rate=0.0)
+    model.learn(32)
+    segment = model.rollout_buffer.segment(np.arange(2))
+    far = segment._replace(old_values=segment.old_values + 5, returns=segment.old_values)
+    assert model._loss(far)[2]["value_loss"] == pytest.approx(4.9**2, rel=1e-3)
+
+
+@pytest.mark.parametrize(("share", "stops"), [(1.4, False), (1.6, True)])
+def test_an_update_stops_beyond_one_and_a_half_times_the_target(
+    share: float, stops: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small_ppo(target_kl=0.1)
+    model.learn(32)
+    loss_of = model._loss
+
+    def said(segment: Any) -> Any:
+        loss, held, figures = loss_of(segment)
+        return loss, held, figures | {"approx_kl": share * 0.1}
+
+    monkeypatch.setattr(model, "_loss", said)
+    assert model._pass([model.rollout_buffer.segment(np.arange(2))], {})[1] is stops
+
+
+def test_what_was_learned_once_counts_in_the_next_task() -> None:
+    model = small_ppo()
+    model.advantage_scale.has_learned = True
+    model.begin_task()
+    assert model.advantage_scale.has_learned
+    assert model.advantage_scale.largest == 0

@@ -536,3 +536,58 @@ def test_loading_with_another_environment_starts_its_episodes_afresh(tmp_path: P
     assert loaded.rollout_buffer.episode_starts[0].tolist() == [1] * 6
     live = loaded.policy.memory.live(loaded.rollout_buffer.initial_state)
     assert live.count_BL().tolist() == [[0, 0]] * 6
+
+
+class FourSteps(gym.Env[Any, Any]):
+    """Episodes of four steps: the first observation is a cue, the last but one needs it."""
+
+    observation_space = gym.spaces.Box(0, 1, (1,))
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.count = 0
+        return np.zeros(1, np.float32), {"memory": {"cue": 0, "decision": -1}}
+
+    def step(self, action: Any) -> Any:
+        self.count += 1
+        marks = {"cue": -1, "decision": 0 if self.count == 3 else -1}
+        return np.zeros(1, np.float32), 1.0, self.count == 4, False, {"memory": marks}
+
+
+def test_the_rollout_says_which_observations_show_a_cue() -> None:
+    model = MemoryPPO("MlpPolicy", DummyVecEnv([FourSteps] * 2), memory="none", n_steps=9)
+    model.learn(18)
+    shows_cue = [True, False, False, False] * 2 + [True]
+    assert model.rollout_buffer.shows_cue[:, 0].tolist() == shows_cue
+
+
+def test_the_step_itself_is_no_live_memory() -> None:
+    options = {"memory": "transformer-xl", "memory_kwargs": {"window": 2}, "n_steps": 3}
+    model = MemoryPPO("MlpPolicy", DummyVecEnv([FourSteps] * 2), **options)
+    model.learn(6)
+    assert model._live_mean() == 2
+
+
+def test_every_rollout_and_environment_draws_a_limit_with_shorten() -> None:
+    memory_kwargs = {"shorten": True, "max_span": 8}
+    vec_env = DummyVecEnv([FourSteps] * 2)
+    model = MemoryPPO("MlpPolicy", vec_env, memory_kwargs=memory_kwargs, n_steps=3)
+    limits: list[float] = []
+    for _ in range(2):
+        model.learn(6, reset_num_timesteps=False)
+        limits += model.rollout_buffer.initial_state.limit_B.tolist()
+    assert len(set(limits)) == 4
+    assert 0 <= min(limits) <= max(limits) <= 8
+
+
+def test_recent_returns_stay_with_other_environments() -> None:
+    options: dict[str, Any] = {"memory": "none", "n_steps": 16}
+    model = MemoryPPO("MlpPolicy", DummyVecEnv([FourSteps] * 2), **options)
+    model.learn(64)
+    assert model._returns is not None
+    before = list(model._returns.recent)
+    assert before
+    model.set_env(DummyVecEnv([FourSteps] * 2))
+    model._setup_learn(1, reset_num_timesteps=False)
+    assert list(model._returns.recent) == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from stable_baselines3.common.distributions import (
@@ -17,6 +19,7 @@ from expire_span.agents.span_control import (
     DECIDED,
     MAX_COEF,
     AutoSpanControl,
+    ConstantSpanControl,
     UseSign,
     make_span_control,
 )
@@ -102,3 +105,36 @@ def test_attention_holds_what_is_looked_at_needed_or_not() -> None:
 def test_an_unknown_sign_of_use_is_refused() -> None:
     with pytest.raises(ValueError, match="use_by = 'luck' is unknown; known: influence, attention"):
         make_span_control("auto", None, "luck")  # type: ignore[arg-type]
+
+
+def pressed(control: AutoSpanControl, returns: Sequence[float]) -> float:
+    """The share of the full pressure that is left after these returns."""
+    control.update(returns, 50.0, 1.0)
+    return control.coef / MAX_COEF["attention"]
+
+
+def test_pressure_ends_as_the_return_falls_and_the_best_is_forgotten() -> None:
+    control = AutoSpanControl()
+    assert pressed(control, [1.0] * 19) == 0  # too few to be believed
+    assert pressed(control, [1.0] * 100) == 1
+    assert pressed(control, [0.99] * 100) == pytest.approx(0.5, abs=0.01)
+    assert pressed(control, [0.5] * 100) == 0
+    for _ in range(3000):
+        last = pressed(control, [0.5] * 100)
+    assert last > 0.5
+
+
+def test_a_constant_pressure_is_the_papers() -> None:
+    aux = Aux(torch.tensor(3.0), torch.tensor(5.0), torch.tensor(7.0))
+    assert ConstantSpanControl(0.1).loss(aux, torch.zeros(1, 1)).item() == pytest.approx(0.3)
+
+
+def test_what_gets_no_attention_is_pressed() -> None:
+    control = AutoSpanControl("attention")
+    control.update([1.0] * 100, 50.0, 1.0)
+    span = torch.tensor(5.0, requires_grad=True)
+    attention, age = torch.full((1, 1, 1, 1), 0.2), torch.full((1, 1, 1, 1), 40.0)
+    read = Read(span.view(1, 1, 1), attention, age, 1000.0, 1)
+    aux = Aux(span.sum(), torch.log1p(span), torch.zeros(()), (read,))
+    (slope,) = torch.autograd.grad(control.loss(aux, torch.zeros(1, 1)), span)
+    assert slope.item() == pytest.approx(MAX_COEF["attention"] * (1 + 0.1 / 6))

@@ -95,3 +95,19 @@ def test_invalid_arguments_are_named() -> None:
     env.reset(seed=0)
     with pytest.raises(ValueError, match="is none of 0"):
         env.step(np.int64(4))
+
+
+@pytest.mark.parametrize("wrong", [1, 2])
+def test_an_episode_succeeds_from_19_right_answers_of_20_on(wrong: int) -> None:
+    env = CollisionEnv(n_questions=20)
+    env.reset(seed=0)
+    over = False
+    while not over:
+        errs = env.asked >= 0 and env.answers >= 20 - wrong
+        *_, over, _, info = env.step(np.int64((env.answer + errs) % 4))
+    assert info["tallies"] == {"right_answers": 20 - wrong, "right_answers_of": 20}
+    assert info["is_success"] is (wrong == 1)
+
+
+def test_two_questions_of_five_are_about_the_last_pair() -> None:
+    assert REPEAT_SHARE == 0.4

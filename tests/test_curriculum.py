@@ -6,11 +6,13 @@ import json
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from expire_span.agents import MemoryPPO
 from expire_span.train_rl import main
 from expire_span.training import parse
+from expire_span.training.arguments import UserError
 from expire_span.training.curriculum import STAGE, Stage, StageEnd, stages_of
 from expire_span.training.metrics_csv import STEPS, read_metrics
 
@@ -58,8 +60,8 @@ def test_stage_the_agent_cannot_play_is_refused(
     for words in ("n_characters = 8", "group_size = 3", "stage 0", "--curriculum-steps None"):
         assert words in says
     # the last stage is the environment itself, and it is not what training begins with
-    last = [*QUICK, "--curriculum", "n_rooms=2", "--env-kwargs", "n_rooms=99"]
-    assert main([*last, *run_dir]) == 2
+    last = [word.replace("n_rooms=2", "n_rooms=99") for word in QUICK]
+    assert main([*last, "--curriculum", "n_rooms=2", *run_dir]) == 2
     assert "n_rooms = 99 is not between" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
@@ -182,3 +184,25 @@ def test_a_stage_is_not_measured_by_the_one_before(
     assert main([*QUICK, *staged, "--run-dir", str(tmp_path / "run")]) == 0
     fresh = [steps for steps, scale in scales if scale == 0]
     assert len(fresh) == 2 and fresh[0] == 256
+
+
+def shown(callback: StageEnd, info: dict[str, bool], done: bool, times: int = 300) -> Stage:
+    """The stage after the callback was shown so many steps."""
+    callback.locals = {"infos": [info] * times, "dones": np.full(times, done)}
+    callback._on_step()
+    return callback.stage
+
+
+def test_success_reported_before_the_end_is_no_episode() -> None:
+    callback = StageEnd(Stage(), parse([*QUICK, *STAGED]))
+    assert not shown(callback, {"is_success": True}, done=False).successes
+    assert len(shown(callback, {"is_success": True}, done=True).successes) == 300
+
+
+def test_a_curriculum_that_waits_for_a_success_nobody_reports_says_so() -> None:
+    shown(StageEnd(Stage(), parse([*QUICK, *STAGED])), {}, done=True, times=99)
+    with pytest.raises(UserError, match=r"none of 100 episodes of .*Portal-v0 said whether"):
+        shown(StageEnd(Stage(), parse([*QUICK, *STAGED])), {}, done=True)
+    limited = [*QUICK, *STAGED, "--curriculum-steps", "512"]
+    shown(StageEnd(Stage(), parse(limited)), {}, done=True)
+    shown(StageEnd(Stage(2), parse([*QUICK, *STAGED])), {}, done=True)

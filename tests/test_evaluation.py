@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -11,9 +12,13 @@ import torch
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import TimeLimit
 from stable_baselines3 import PPO
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from expire_span.agents import MemoryPPO, NonFiniteError, make_vec_env
+from expire_span.agents.episode_returns import episode_success
+from expire_span.agents.metrics import Held, record_lifetimes, record_memory
 from expire_span.agents.retention import RetentionTracker
 from expire_span.memory import MEMORIES, LiveMemories
 from expire_span.training import Evaluation, evaluate_retention, plots
@@ -248,3 +253,92 @@ def test_noise_is_drawn_as_in_training_where_actions_are(
     assert not drawn
     evaluate_retention(model, vec_env, 2, deterministic=False)
     assert drawn == [2] * draws
+
+
+def recorded(record: Callable[..., None], *arguments: Any) -> dict[str, Any]:
+    """What a function writes to a logger."""
+    logger = Logger(None, [])
+    record(logger, *arguments)
+    return dict(logger.name_to_value)
+
+
+def test_lifetimes_by_hand() -> None:
+    shows_cue, spans = torch.tensor([[True, False]]), torch.tensor([[[3.0, 5.0], [2.0, 1.0]]])
+    assert recorded(record_lifetimes, [Held(shows_cue, spans, None, None)], 4.0) == {
+        "retention/cue_lifetime": 9.0,
+        "retention/other_lifetime": 6.0,
+    }
+
+
+def test_live_memories_and_spans_by_hand() -> None:
+    live, spans = torch.tensor([[[1, 4], [3, 2]]]), torch.arange(101.0).view(1, 101, 1)
+    none = torch.zeros(1, 101, dtype=torch.bool)
+    held = [Held(none[:, :2], None, live, None), Held(none, spans, None, None)]
+    assert recorded(record_memory, held) == pytest.approx(
+        {
+            "memory/live_mean": 2.5,
+            "memory/live_max": 4,
+            "memory/live_mean_layer0": 2,
+            "memory/live_mean_layer1": 3,
+            "memory/span_mean_layer0": 50,
+            "memory/span_p95_layer0": 95,
+        }
+    )
+
+
+def seen(tracker: RetentionTracker, start: bool, cue: int, decision: int) -> LiveMemories:
+    """Show the tracker a step at which memories of ages 0, 1 and 2 are live."""
+    live = LiveMemories(torch.arange(3.0).view(1, 1, 3))
+    tracker.observe(np.array([start]), np.array([cue]), np.array([decision]), live)
+    return live
+
+
+def test_the_present_step_is_no_memory_yet() -> None:
+    tracker = RetentionTracker(1)
+    seen(tracker, True, 0, -1)
+    seen(tracker, False, -1, -1)
+    assert tracker.precision(seen(tracker, False, -1, -1)) == 0.5
+
+
+def test_a_cue_of_the_episode_before_is_none_of_this_one() -> None:
+    tracker = RetentionTracker(1)
+    seen(tracker, True, 0, -1)
+    seen(tracker, True, -1, 0)
+    assert tracker.pop_cue_recall() is None
+
+
+class Lives(gym.Wrapper[Any, Any, Any, Any]):
+    """A game of 12 steps in two lives, as by SB3's EpisodicLifeEnv."""
+
+    over = True
+
+    def reset(self, **arguments: Any) -> Any:
+        self.steps = 0 if self.over else self.steps
+        return self.env.reset(**arguments) if self.over else (np.zeros(1, np.float32), {})
+
+    def step(self, action: Any) -> Any:
+        obs, reward, self.over, cut, info = self.env.step(action)
+        self.steps += 1
+        return obs, reward, self.over or self.steps == 6, cut, info
+
+
+def test_evictions_of_the_lives_before_count_too() -> None:
+    vec_env = DummyVecEnv([lambda: Lives(Monitor(FixedLengths()))])
+    model = MemoryPPO("MlpPolicy", vec_env, memory_kwargs={"max_live": 3}, n_steps=8)
+    vec_env.envs[0].unwrapped.limit = 2  # of the episode before, so that this one has 12
+    evaluation = evaluate_retention(model, vec_env, 1)
+    n_layers, lives = 2, 2
+    assert (evaluation.steps, evaluation.evicted) == (12, n_layers * lives * (6 - 3))
+
+
+@pytest.mark.parametrize("said", ["yes", np.zeros(2), [True, False]])
+def test_success_that_is_neither_true_nor_false_is_named(said: Any) -> None:
+    with pytest.raises(ValueError, match="is neither true nor false"):
+        episode_success({"is_success": said})
+
+
+@pytest.mark.parametrize(
+    ("said", "success"), [(None, None), (1.0, True), (np.array([False]), False)]
+)
+def test_success_may_be_any_kind_of_yes_or_no(said: Any, success: bool | None) -> None:
+    assert episode_success({"is_success": said}) is success

@@ -224,3 +224,20 @@ def test_many_sentences_are_read_as_a_few_are() -> None:
     padding_grads = [grads[1][0] for grads in (few_grads, many_grads)]
     assert [name for name, _ in encoder.named_parameters()][1] == "words.weight"
     assert not torch.stack(padding_grads).any()
+
+
+def test_steps_open_are_those_from_instruction_to_delivery() -> None:
+    env = InstructionEnv(n_instructions=1)
+    env.reset(seed=3)
+    asked = step = 0
+    over = False
+    while not over:
+        action = np.array([0, 0])
+        for whom, said in env.open.items():
+            if env.room_of[whom] == env.room and step > asked:
+                action = np.array([1 + whom, said["who"]])
+        *_, over, _, info = env.step(action)
+        step += 1
+        asked = step if info["memory"]["cue"] == 0 else asked
+    assert asked > 0
+    assert info["tallies"]["steps_open"] == step - asked

@@ -166,3 +166,14 @@ def test_evaluation_gives_the_share_of_repeated_mistakes() -> None:
     # an untrained agent takes either door as often
     assert 0.4 < evaluation.tallies["repeated_mistakes"] < 0.6
     assert 0 < evaluation.tallies["rooms_reached"] <= 3
+
+
+def test_rooms_reached_are_the_most() -> None:
+    env = PortalEnv(n_rooms=3)
+    env.reset(seed=0)
+    for right in (True, False):
+        door = int(env.episode.right_door[env.room])
+        env._try(door if right else 1 - door)
+        env._pass()
+    assert env.room == 0
+    assert env.tallies["rooms_reached"] == 1

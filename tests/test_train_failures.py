@@ -6,6 +6,7 @@ import contextlib
 import csv
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from expire_span.agents import MemoryPPO
-from expire_span.agents.checks import CheckpointError, NonFiniteError, check_checkpoint
+from expire_span.agents.checks import (
+    CheckpointError,
+    DivergedError,
+    NonFiniteError,
+    check_checkpoint,
+    check_return_size,
+)
+from expire_span.envs.corridor_vector import CorridorVectorEnv
 from expire_span.train_rl import _train, main
 from expire_span.training import metrics_csv, run_directory
 from expire_span.training.arguments import parse
@@ -207,7 +216,7 @@ def test_weights_that_diverged_leave_the_last_save(
     with torch.no_grad():
         session.model.policy.value_net.weight.fill_(1e30)
     assert _train(session) == 1
-    close(session)
+    close(session, warnings_are_errors)
     assert "the weights have diverged" in capsys.readouterr().err
     assert (run_dir / "model.zip").read_bytes() == saved
     assert (run_dir / "rescued_model.zip").exists()
@@ -225,6 +234,69 @@ def test_an_error_of_the_environment_loses_nothing_trained(
     said = f"training failed at step 256; the model is saved in {tmp_path / 'run' / 'model.zip'}"
     assert said in capsys.readouterr().err
     assert MemoryPPO.load(tmp_path / "run" / "model.zip").num_timesteps == 256
+
+
+def test_an_environment_that_ends_the_process_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def end(self: MemoryPPO) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(MemoryPPO, "train", end)
+    assert main([*CORRIDOR, *QUICK, *SMALL, "--run-dir", str(tmp_path / "run")]) == 1
+    assert "the environment ended the process" in capsys.readouterr().err
+    assert MemoryPPO.load(tmp_path / "run" / "model.zip").num_timesteps == 256
+
+
+def test_an_environment_that_cannot_be_closed_loses_no_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(self: CorridorVectorEnv, **_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(CorridorVectorEnv, "close", fail)
+    short = ["--total-timesteps", "256", "--run-dir", str(tmp_path / "run")]
+    assert main([*CORRIDOR, *QUICK, *SMALL, *short]) == 0
+    assert "could not be closed: ZeroDivisionError()" in capsys.readouterr().err
+    assert (tmp_path / "run" / "evaluation.json").exists()
+
+
+def test_a_folder_that_is_gone_leaves_a_run_that_goes_on_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = MemoryPPO.train
+
+    def remove(self: MemoryPPO) -> None:
+        train(self)
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+    monkeypatch.setattr(MemoryPPO, "train", remove)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    short = ["--total-timesteps", "256", "--run-dir", str(tmp_path / "run")]
+    assert main([*CORRIDOR, *QUICK, *SMALL, *short]) == 1
+    monkeypatch.undo()
+    (saved,) = tmp_path.glob("run-*/model.zip")
+    assert read_metrics(saved.parent / "metrics.csv")
+    assert main(["--resume", str(saved.parent), "--total-timesteps", "512"]) == 0
+
+
+def test_an_agent_of_a_run_that_failed_before_its_first_save_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ["--total-timesteps", "256", "--run-dir", str(tmp_path / "run")]
+    assert main([*CORRIDOR, *QUICK, *SMALL, *short]) == 0
+    (tmp_path / "run" / "model.zip").rename(rescued := tmp_path / "run" / "rescued_model.zip")
+    assert main(["--resume", str(tmp_path / "run")]) == 2
+    assert f"{rescued} is the agent as training failed: rename it" in capsys.readouterr().err
+
+
+def test_a_reward_beyond_all_bounds_is_not_taken_for_divergence() -> None:
+    returns = np.full((2, 2), 1e13)
+    with pytest.raises(NonFiniteError, match="the largest reward is 1e") as too_large:
+        check_return_size(returns, returns, 4)
+    assert not isinstance(too_large.value, DivergedError)
+    with pytest.raises(DivergedError, match="the values have diverged"):
+        check_return_size(returns, np.ones((2, 2)), 4)
 
 
 class FullDisk:

@@ -247,6 +247,11 @@ def test_options_survive_the_way_through_config_yaml(tmp_path: Path) -> None:
             ["--no-normalize-advantage", "--solved-by", "advantages"],
             ["solved_by = advantages changes nothing with normalize_advantage = False"],
         ),
+        (["--gamma", "0", "--gae-lambda", "0.3"], ["gae_lambda = 0.3 changes nothing"]),
+        (
+            ["--weights-from", "runs/other", "--initial-span", "0.1"],
+            ["initial_span = 0.1 changes nothing with weights_from"],
+        ),
         (["--curriculum-steps", "9"], ["curriculum_steps = 9 changes nothing with no curriculum"]),
         (["--wandb", "disabled", "--wandb-project", "a"], ["wandb_project = a changes nothing"]),
         (
@@ -370,3 +375,22 @@ def test_a_file_that_is_no_config_is_refused(text: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(UserError, match=r"config\.yaml of an earlier run"):
         parse(["--config", str(path)])
+
+
+@pytest.mark.parametrize("option", ["--env-kwargs", "--eval-env-kwargs", "--curriculum"])
+def test_an_option_of_several_words_comes_once(option: str) -> None:
+    with pytest.raises(UserError, match=f"{option} is given twice; put all its words behind one"):
+        parse([option, "max_length=30", option.replace("env-", "env_"), "max_length=40"])
+
+
+def test_a_preset_is_refused_for_another_algorithm_and_said_not_to_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = ["--run-dir", str(tmp_path / "run")]
+    assert main(["--preset", "portal", "--algo", "a2c", *run_dir]) == 2
+    said = "preset = portal is for ppo and not for a2c"
+    assert f"{said}; give another --algo, or --preset none" in capsys.readouterr().err
+    portal = ["--env", "expire_span.envs:ExpireSpan/Portal-v0", "--algo", "a2c", "--memory", "none"]
+    short = ["--total-timesteps", "64", "--n-envs", "2", "--eval-episodes", "2"]
+    assert main([*portal, *short, *run_dir, "--wandb", "disabled", "--no-progress"]) == 0
+    assert f"{said}, which begins with the library's defaults" in capsys.readouterr().err

@@ -204,7 +204,7 @@ def test_one_process_at_a_time_writes_a_folder(
         with pytest.raises(UserError, match=f"another process is writing {finished}"):
             open_session(config, [], print)
     first.unlock()
-    close(open_session(config, [], print))
+    close(open_session(config, [], print), print)
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("time.strftime", lambda _: "now")

@@ -28,6 +28,8 @@ from .presets import PRESETS, AlgorithmPreset, preset_for
 SECTIONS = ("run", "algorithm", "memory_options")
 """Parts of a configuration in config.yaml: the run's own options, and those of the two choices."""
 
+OF_SEVERAL_WORDS = ("env_kwargs", "eval_env_kwargs", "curriculum", "curriculum_steps", "net_arch")
+
 NOT_REPEATED = ("run_dir", "config", "resume")
 """Options of a run that its repetition does not take over."""
 
@@ -92,6 +94,7 @@ def parse(argv: Sequence[str]) -> AnyConfig:
     )
     saved = _read_config(source, advice) if source is not None else {}
     config = _parse_all(choices, saved, argv)
+    _refuse_repeated(argv)
     _refuse_unused(argv, config)
     _refuse_large_batch(argv, config)
     if choices.resume is not None:
@@ -198,7 +201,7 @@ def _plain(value: Any) -> Any:
 def _read_config(path: Path, advice: str) -> dict[str, Any]:
     """The sections of a config.yaml; `advice` is what to give if it is none."""
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; {advice}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -264,9 +267,18 @@ def _refuse_changes(saved: AnyConfig, config: AnyConfig) -> None:
                 )
 
 
-def _given(argv: Sequence[str]) -> set[str]:
+def _given(argv: Sequence[str]) -> list[str]:
     """Names of the options on a command line, as in Python."""
-    return {word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--")}
+    return [word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--")]
+
+
+def _refuse_repeated(argv: Sequence[str]) -> None:
+    """Raise UserError for an option of several words that comes twice: the last alone would count.
+    Of an option of one word that is what command lines are used to."""
+    for name in OF_SEVERAL_WORDS:
+        if _given(argv).count(name) > 1:
+            option = name.replace("_", "-")
+            raise UserError(f"--{option} is given twice; put all its words behind one --{option}")
 
 
 def _refuse_of_others(argv: Sequence[str], algo: str, memory: str) -> None:
@@ -275,7 +287,7 @@ def _refuse_of_others(argv: Sequence[str], algo: str, memory: str) -> None:
     algorithms = {name: _names(kind.options) for name, kind in ALGORITHMS.items()}
     memories = {name: _names(kind.config) for name, kind in MEMORIES.items()}
     has = _names(TrainConfig) | algorithms[algo] | memories[memory]
-    for name in sorted(_given(argv)):
+    for name in sorted(set(_given(argv))):
         option = name.removeprefix("no_")
         if option in has:
             continue
@@ -295,7 +307,7 @@ def _refuse_unused(argv: Sequence[str], config: AnyConfig) -> None:
     """Raise UserError for an option on the command line that, beside the others, changes nothing.
     Those of presets and files may be for another memory or algorithm."""
     given = _given(argv)
-    options = vars(config) | vars(config.algorithm)
+    options = vars(config) | vars(config.algorithm) | vars(config.memory_options)
     use_rms_prop = options.get("use_rms_prop", False)
     of_auto = ("target_live", "first_target_live", "use_by")
     no_spans = not MEMORIES[config.memory].learns_spans
@@ -312,6 +324,8 @@ def _refuse_unused(argv: Sequence[str], config: AnyConfig) -> None:
         (not options["normalize_advantage"], ("solved_by",), "normalize_advantage = False"),
         (not config.curriculum, ("curriculum_steps", "curriculum_success"), "no curriculum"),
         (config.wandb == "disabled", ("wandb_project",), "wandb = disabled"),
+        (options["gamma"] == 0, ("gae_lambda",), "gamma = 0"),
+        (config.weights_from is not None, ("initial_span",), "weights_from, whose spans stay"),
     )
     for unused, names, reason in rules:
         for name in names:

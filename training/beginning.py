@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import pickle
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -27,7 +30,7 @@ from .arguments import (
 from .config import ALGORITHMS, AnyConfig
 from .curriculum import Stage, evaluation_of, stages_of
 from .metrics_csv import Row, read_metrics
-from .presets import PRESETS, AlgorithmPreset
+from .presets import PRESETS, AlgorithmPreset, preset_for
 from .run_directory import RunDirectory
 
 TRAINING_STREAM, EVALUATION_STREAM = 1, 2
@@ -46,8 +49,14 @@ class Beginning(NamedTuple):
     rows: list[Row]
 
 
-def begin(config: AnyConfig) -> Beginning:
+def begin(config: AnyConfig, warn: Callable[[str], None]) -> Beginning:
     """What a new run begins with."""
+    preset = PRESETS[config.preset or "none"].algorithms
+    if preset and config.algo not in preset:
+        lack = f"preset = {config.preset} is for {', '.join(preset)} and not for {config.algo}"
+        if config.preset != preset_for(config.env):
+            raise UserError(f"{lack}; give another --algo, or --preset none")
+        warn(f"{lack}, which begins with the library's defaults and without a curriculum")
     vec_env = _make_stages(config, 0)
     model = ALGORITHMS[config.algo].build(
         "MlpPolicy",  # one policy serves all observations
@@ -84,7 +93,7 @@ def _go_on(config: AnyConfig, directory: RunDirectory) -> Beginning:
 
 def _make_stages(config: AnyConfig, current: int) -> VecEnv:
     """The environments of the `current` stage. One of every other stage, and of those to evaluate
-    in, is made and closed, so that what is wrong with it shows now."""
+    in, is made, reset and closed, so that what is wrong with it shows now."""
     stages = stages_of(config)
     names = [f"stage {n} of the curriculum" for n in range(len(stages))]
     vec_env = _make(config, stages[current], names[current], config.n_envs)
@@ -92,8 +101,7 @@ def _make_stages(config: AnyConfig, current: int) -> VecEnv:
     if config.eval_env_kwargs:
         others.append((EVALUATION, evaluation_of(config)))
     for name, env_kwargs in others:
-        other = _make(config, env_kwargs, name, n_envs=1)
-        other.close()
+        other = _make(config, env_kwargs, name)
         for space in ("observation_space", "action_space"):
             here, there = getattr(vec_env, space), getattr(other, space)
             if here != there:
@@ -104,11 +112,27 @@ def _make_stages(config: AnyConfig, current: int) -> VecEnv:
     return vec_env
 
 
-def _make(config: AnyConfig, env_kwargs: dict[str, Any], name: str, n_envs: int) -> VecEnv:
-    """Environments with these arguments; errors call them by the name."""
+def close_envs(vec_env: VecEnv, warn: Callable[[str], None]) -> None:
+    """Close environments. One that cannot be closed is no reason to lose what was done in it."""
     try:
-        return make_vec_env(config.env, n_envs, config.seed, env_kwargs)
-    except Exception as e:  # an environment may raise anything
+        vec_env.close()
+    except Exception as error:
+        warn(f"an environment could not be closed: {error!r}")
+
+
+def _make(
+    config: AnyConfig, env_kwargs: dict[str, Any], name: str, n_envs: int | None = None
+) -> VecEnv:
+    """Environments with these arguments; errors call them by the name. Without a number one, that
+    is only tried."""
+    try:
+        vec_env = make_vec_env(config.env, n_envs or 1, config.seed, env_kwargs)
+        if n_envs is None:
+            vec_env.reset()
+            with contextlib.suppress(Exception):  # it is told when those played are closed
+                vec_env.close()
+        return vec_env
+    except (Exception, SystemExit) as e:  # an environment may raise anything
         if isinstance(e, ValueError) and not _is_registered(config.env):
             raise  # which says what is wrong with the id
         problem = _problem(config.env, env_kwargs, e)
@@ -145,7 +169,7 @@ def _arguments_of_preset(config: AnyConfig) -> set[str]:
     return {name for arguments in given if arguments in used for name in arguments}
 
 
-def _problem(env_id: str, env_kwargs: dict[str, Any], error: Exception) -> str:
+def _problem(env_id: str, env_kwargs: dict[str, Any], error: BaseException) -> str:
     """Why an environment could not be made, in words for the command line."""
     if isinstance(error, TypeError) and env_kwargs:  # it may not say which argument it is about
         given = ", ".join(f"{name} = {value!r}" for name, value in env_kwargs.items())
@@ -168,8 +192,13 @@ def _take_weights(model: MemoryOnPolicyAlgorithm, source: RunDirectory) -> None:
         ) from None
     except CheckpointError as error:
         raise UserError(f"--weights-from {source.path}: {error}") from None
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"--weights-from {source.path}: {source.model} is corrupt, its weights cannot be read; "
+            "give the folder of another run"
+        ) from None
     except RuntimeError as error:  # torch's, a line for each weight
-        reason = str(error).splitlines()[1].strip()
+        reason = (str(error).splitlines()[1:] or [str(error)])[0].strip()
         raise UserError(
             f"--weights-from {source.path}: its network is another: {reason} Leave memory, the "
             "memory's options, net_arch and whether prediction_coef is 0 as they are in "
@@ -191,9 +220,19 @@ def _saved_model(config: AnyConfig, directory: RunDirectory) -> MemoryOnPolicyAl
     except FileNotFoundError:
         raise UserError(
             f"there is no {directory.model} to resume: the run was stopped before its first save; "
-            f"begin anew with --config {quoted(directory.config)}"
+            f"{_rescued(directory)}begin anew with --config {quoted(directory.config)}"
         ) from None
     return model
+
+
+def _rescued(directory: RunDirectory) -> str:
+    """What to do with the agent that was saved as its training failed, if there is one."""
+    if not directory.rescued_model.exists():
+        return ""
+    return (
+        f"{directory.rescued_model} is the agent as training failed: rename it to "
+        f"{directory.model.name} to go on with it, or "
+    )
 
 
 def _check_model(

@@ -80,7 +80,7 @@ class OnPolicyOptions:
     """Whether the step size stays, or falls linearly to 0 at total-timesteps: from the beginning,
     or (stable-decay) in the second half alone."""
     n_steps: int = 128
-    """Steps per environment between two updates: rollout length, and reach of the gradient."""
+    """Steps per environment between two updates; memories last longer, gradients do not."""
     gamma: float = 0.99
     """Discount per step, 0 to 1."""
     gae_lambda: float = 0.95
@@ -102,8 +102,8 @@ class OnPolicyOptions:
     """Norm to which gradients are clipped."""
     normalize_advantage: bool = True
     """Whether advantages are scaled to mean 0 and deviation 1 in every minibatch, but divided by no
-    less than the largest deviation so far: noise stays small once a task is solved, and the
-    learning rate shrinks with them."""
+    less than the largest deviation since the return has risen: noise stays small once a task is
+    solved, and the learning rate shrinks with them."""
     use_sde: bool = False
     """Whether to explore by state-dependent noise (gSDE); for continuous actions only."""
     sde_sample_freq: int = -1
@@ -144,7 +144,7 @@ class OnPolicyOptions:
         if first is not None and (last is None or not 0 < last <= first < math.inf):
             raise ValueError(
                 f"first_target_live = {first} falls to target_live = {last}: two numbers above 0, "
-                "the second no larger; or leave first_target_live out"
+                "the second no larger; or give --first-target-live None"
             )
 
     def algorithm_kwargs(self, memory: str) -> dict[str, Any]:
@@ -204,7 +204,7 @@ class A2COptions(OnPolicyOptions):
     """Hyper-parameters of A2C with a memory (`MemoryA2C`)."""
 
     n_steps: int = 16
-    """Steps per environment between two updates: rollout length, and reach of the gradient."""
+    """Steps per environment between two updates; memories last longer, gradients do not."""
     normalize_advantage: bool = False
     """Whether advantages are scaled to mean 0 and deviation 1 in every update; never scaled up to
     more than they were at their largest."""

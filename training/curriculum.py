@@ -8,6 +8,9 @@ from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
+from expire_span.agents.episode_returns import episode_success
+
+from .arguments import UserError
 from .config import AnyConfig
 
 STAGE = "curriculum/stage"
@@ -15,6 +18,9 @@ STAGE = "curriculum/stage"
 
 EPISODES = 300
 """Episodes of a stage over which success is taken."""
+
+SILENT_EPISODES = 100
+"""Episodes that say nothing of success after which none is waited for any more."""
 
 
 def stages_of(config: AnyConfig) -> list[dict[str, Any]]:
@@ -42,6 +48,9 @@ class StageEnd(BaseCallback):
     """Logs the stage and ends learning once it is mastered or its steps are used up.
 
     Attribute: `reached`, whether the stage is over. The last stage never is.
+
+    Raises UserError, from learning, if only success would end a stage and episodes say nothing of
+    it.
     """
 
     def __init__(self, stage: Stage, config: AnyConfig) -> None:
@@ -51,12 +60,26 @@ class StageEnd(BaseCallback):
         self.success = config.curriculum_success
         self.steps = None if self.is_last else config.steps_of_stages()[stage.number]
         self.reached = False
+        self._env, self._silent = config.env, 0
 
     def _on_step(self) -> bool:
-        for info in self.locals["infos"]:
-            if "is_success" in info:
-                self.stage.successes.append(bool(info["is_success"]))
+        for info, done in zip(self.locals["infos"], self.locals["dones"], strict=True):
+            if not done:
+                continue
+            if (success := episode_success(info)) is not None:
+                self.stage.successes.append(success)
+            elif not (self.is_last or self.steps or self.stage.successes):
+                self._count_silent()
         return not self.reached
+
+    def _count_silent(self) -> None:
+        self._silent += 1
+        if self._silent == SILENT_EPISODES:
+            raise UserError(
+                f"stage {self.stage.number} of the curriculum ends by success, and none of "
+                f"{SILENT_EPISODES} episodes of {self._env} said whether it succeeded. Set "
+                'info["is_success"] at the end of an episode, or begin anew with --curriculum-steps'
+            )
 
     def _on_rollout_end(self) -> None:
         self.logger.record(STAGE, self.stage.number)

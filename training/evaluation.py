@@ -20,7 +20,7 @@ from expire_span.agents.checks import (
     check_finite_rewards,
 )
 from expire_span.agents.environments import Playable, playable_vec_env
-from expire_span.agents.episode_returns import EpisodeReturns, is_monitored
+from expire_span.agents.episode_returns import EpisodeReturns, episode_success, is_monitored
 from expire_span.agents.retention import RetentionTracker, episode_tallies, tally_shares
 from expire_span.agents.vec_env import read_marks
 from expire_span.memory import Memory, State
@@ -145,7 +145,7 @@ def evaluate_retention(
         n_steps += n_envs
         _check_finite(obs, rewards_B, n_steps)
         ended_B = episodes.observe(active_B, rewards_B, starts_B, infos)
-        retention.end(ended_B, state, infos, episodes)
+        retention.end(active_B & starts_B, ended_B, state, infos, episodes)
         marks = read_marks(vec_env, infos, starts_B)
         on_step(int(ended_B.sum()))
     return Evaluation(
@@ -197,8 +197,8 @@ class _Episodes:
         for i in np.flatnonzero(ended_B).tolist():
             self.returns.append(float(returns[i]))
             self.lengths.append(int(infos[i].get("episode", {}).get("l", self.length_B[i])))
-            if "is_success" in infos[i]:
-                self.successes.append(bool(infos[i]["is_success"]))
+            if (success := episode_success(infos[i])) is not None:
+                self.successes.append(success)
             self.tallies.append(episode_tallies(infos[i]))
         self.left_B = self.left_B - ended_B
         self.length_B[list(returns)] = 0
@@ -277,22 +277,22 @@ class _Retention:
 
     def end(
         self,
+        done_B: NDArray[np.bool_],
         ended_B: NDArray[np.bool_],
         state: State,
         infos: list[dict[str, Any]],
         episodes: _Episodes,
     ) -> None:
-        """Take in the episodes that ended; `state` is still that of their last step."""
+        """Take in the episodes that ended, and what is done, which may be a life of one alone;
+        `state` is still that of their last step."""
         ended = np.flatnonzero(ended_B)
         evicted_B = self.memory.evicted(state)
-        if evicted_B is not None and len(ended):
-            self.evicted += int(evicted_B.cpu().numpy()[ended].sum())
+        if evicted_B is not None and done_B.any():
+            self.evicted += int(evicted_B.cpu().numpy()[done_B].sum())
         returns = episodes.returns[len(episodes.returns) - len(ended) :]
         for i, reward in zip(ended, returns, strict=True):
             if i < len(self.recorders) and not self.recorders[i].complete:
-                success = infos[i].get("is_success")
-                success = None if success is None else bool(success)
-                record = self.recorders[i].finish(success, reward)
+                record = self.recorders[i].finish(episode_success(infos[i]), reward)
                 if record is not None and _shows_more(record, self.record):
                     self.record = record
 

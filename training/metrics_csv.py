@@ -73,7 +73,7 @@ class MetricsCsv(KVWriter):
         self.write_copy(self.path)
         if self._file is not None:
             self._file.close()
-        self._file, self._differs = self.path.open("a", newline=""), False
+        self._file, self._differs = self.path.open("a", newline="", encoding="utf-8"), False
 
     def close(self) -> None:
         """Close the file. Lines that could not be written are tried once more."""
@@ -95,7 +95,7 @@ def read_metrics(path: Path, until: float = float("inf")) -> list[Row]:
     if not path.exists():
         return []
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1].splitlines()
         rows = [
             {key: float(cell) for key, cell in row.items() if cell} for row in csv.DictReader(whole)

@@ -115,7 +115,7 @@ class RunDirectory:
         but for the options that --resume can change, and adds the command."""
         command = shlex.join(["python", "train_rl.py", *argv])
         if config.resume is not None:
-            data = yaml.safe_load(self.config.read_text())
+            data = yaml.safe_load(self.config.read_text(encoding="utf-8"))
             now = as_sections(config)["run"]
             data["run"] |= {name: now[name] for name in CHANGEABLE_ON_RESUME}
             data.setdefault("resumed", []).append({"command": command, "commit": git_commit()})
@@ -130,6 +130,14 @@ class RunDirectory:
         comment = textwrap.indent(repeat, "# ")
         text = f"{comment}\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}"
         self._replace(self.config, text.encode())
+
+    def copy_config(self, to: Path, config: AnyConfig) -> None:
+        """Write config.yaml elsewhere; if it is gone, what `config` says. Raises OSError."""
+        try:
+            content = self.config.read_bytes()
+        except OSError:
+            content = yaml.safe_dump(as_sections(config), sort_keys=False).encode()
+        write_whole(to, content)
 
     def write_evaluation(self, figures: dict[str, Any]) -> None:
         """Write evaluation.json."""

@@ -25,6 +25,7 @@ from .beginning import (
     TRAINING_STREAM,
     Beginning,
     begin,
+    close_envs,
     fresh_seed,
     go_on,
 )
@@ -36,7 +37,6 @@ from .progress import Progress, ShowProgress
 from .run_directory import RunDirectory, SaveCheckpoints
 from .tensorboard_log import TensorBoardLog
 from .wandb_log import WandbLog
-from .whole_file import write_whole
 
 FAR_LESS = 0.1
 """Shortfall of success with the likeliest actions from which an agent is said to be stuck."""
@@ -47,6 +47,13 @@ MAX_EVALUATION_ENVS = 100
 PATIENCE = 100_000
 """Steps in which an environment has to end an episode: more than the longest that are ours take,
 corridors of 10,000 cells with 40,020. It is more where episodes in training were long."""
+
+
+NOT_TAKEN = (
+    *(ValueError, TypeError, LookupError, ArithmeticError, AssertionError, MemoryError, OSError),
+    *(ImportError, RuntimeError, gymnasium.error.Error),
+)
+"""What environments and algorithms raise for arguments they do not take."""
 
 
 class EndlessError(RuntimeError):
@@ -82,14 +89,13 @@ def open_session(config: AnyConfig, argv: Sequence[str], warn: Callable[[str], N
     torch.set_num_threads(config.threads)
     try:
         if config.resume is None:
-            beginning = begin(config)
+            beginning = begin(config, warn)
         else:
             beginning = go_on(config, RunDirectory(config.resume))
     except UserError:
         raise
-    except (ValueError, TypeError, ImportError, OSError, RuntimeError, gymnasium.error.Error) as e:
-        # whatever environments and algorithms raise for arguments that they do not take
-        raise UserError(str(e)) from e
+    except NOT_TAKEN as error:
+        raise UserError(str(error)) from error
     with beginning.directory.unlocked_on_failure():
         return _open_logs(config, beginning, argv, warn)
 
@@ -145,10 +151,8 @@ def learn(session: Session, callbacks: Sequence[BaseCallback], warn: Callable[[s
     Raises: NonFiniteError, and whatever the environment raises.
     """
     config, model = session.config, session.model
-    callbacks = [
-        *callbacks,
-        SaveCheckpoints(session.directory, config.checkpoint_interval, warn),
-    ]
+    checkpoints = SaveCheckpoints(session.directory, config.checkpoint_interval, warn)
+    callbacks = [*callbacks, checkpoints]
     progress = ShowProgress(config.total_timesteps)
     if config.progress:
         callbacks.append(progress)
@@ -163,7 +167,7 @@ def learn(session: Session, callbacks: Sequence[BaseCallback], warn: Callable[[s
             )
             if not stage_end.reached or session.finished:
                 break
-            _begin_next_stage(session)
+            _begin_next_stage(session, warn)
     finally:
         session.seconds = time.monotonic() - began
         progress.close()
@@ -173,14 +177,14 @@ def learn(session: Session, callbacks: Sequence[BaseCallback], warn: Callable[[s
             model.logger.dump(model.num_timesteps)
 
 
-def _begin_next_stage(session: Session) -> None:
+def _begin_next_stage(session: Session, warn: Callable[[str], None]) -> None:
     """Give the agent the environments of the next stage."""
     config, model = session.config, session.model
     model.run_stage = stage = Stage(model.run_stage.number + 1, model.num_timesteps)
     seed = fresh_seed(config.seed, TRAINING_STREAM, model.num_timesteps)
     vec_env = make_vec_env(config.env, config.n_envs, seed, stages_of(config)[stage.number])
     assert model.env is not None
-    model.env.close()
+    close_envs(model.env, warn)
     model.set_env(vec_env)
     model.begin_task()
 
@@ -195,7 +199,8 @@ def save(session: Session) -> Path:
     if saved != session.directory.model:
         rescued = RunDirectory(saved.parent)
         with contextlib.suppress(OSError):
-            write_whole(rescued.config, session.directory.config.read_bytes())
+            session.directory.copy_config(rescued.config, session.config)
+        with contextlib.suppress(OSError):
             session.metrics.write_copy(rescued.metrics)
     return saved
 
@@ -242,7 +247,7 @@ def evaluate(session: Session, say: Callable[[str], None]) -> Evaluation:
     finally:
         if progress is not None:
             progress.close()
-        vec_env.close()
+        close_envs(vec_env, say)
 
 
 def _has_ended(session: Session) -> bool:
@@ -332,13 +337,13 @@ def _steps_per_second(session: Session) -> float | None:
     return rates[-1] if rates else None
 
 
-def close(session: Session) -> None:
+def close(session: Session, warn: Callable[[str], None]) -> None:
     """Close environment, logs and folder. To be called however the run ended."""
     try:
         session.model.logger.close()
     finally:
         try:
             if session.model.env is not None:
-                session.model.env.close()
+                close_envs(session.model.env, warn)
         finally:
             session.directory.unlock()

@@ -34,7 +34,7 @@ def print_table(figures: dict[str, Any], directory: RunDirectory, model: Path) -
     table.add_column(justify="right")
     for name, text in rows.items():
         if text is not None:
-            table.add_row(name, _encodable(text, console))
+            table.add_row(_encodable(name, console), _encodable(text, console))
     title = f"{figures['env']}, {figures['memory']}, {figures['algo']}, seed {figures['seed']}"
     console.print(_encodable(title, console), soft_wrap=True)
     console.print(table)
