@@ -563,7 +563,11 @@ def test_the_rollout_says_which_observations_show_a_cue() -> None:
 
 
 def test_the_step_itself_is_no_live_memory() -> None:
-    options = {"memory": "transformer-xl", "memory_kwargs": {"window": 2}, "n_steps": 3}
+    options: dict[str, Any] = {
+        "memory": "transformer-xl",
+        "memory_kwargs": {"window": 2},
+        "n_steps": 3,
+    }
     model = MemoryPPO("MlpPolicy", DummyVecEnv([FourSteps] * 2), **options)
     model.learn(6)
     assert model._live_mean() == 2
@@ -576,7 +580,8 @@ def test_every_rollout_and_environment_draws_a_limit_with_shorten() -> None:
     limits: list[float] = []
     for _ in range(2):
         model.learn(6, reset_num_timesteps=False)
-        limits += model.rollout_buffer.initial_state.limit_B.tolist()
+        state: Any = model.rollout_buffer.initial_state
+        limits += state.limit_B.tolist()
     assert len(set(limits)) == 4
     assert 0 <= min(limits) <= max(limits) <= 8
 

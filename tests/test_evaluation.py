@@ -310,7 +310,7 @@ def test_a_cue_of_the_episode_before_is_none_of_this_one() -> None:
 class Lives(gym.Wrapper[Any, Any, Any, Any]):
     """A game of 12 steps in two lives, as by SB3's EpisodicLifeEnv."""
 
-    over = True
+    over, steps = True, 0
 
     def reset(self, **arguments: Any) -> Any:
         self.steps = 0 if self.over else self.steps
@@ -325,7 +325,8 @@ class Lives(gym.Wrapper[Any, Any, Any, Any]):
 def test_evictions_of_the_lives_before_count_too() -> None:
     vec_env = DummyVecEnv([lambda: Lives(Monitor(FixedLengths()))])
     model = MemoryPPO("MlpPolicy", vec_env, memory_kwargs={"max_live": 3}, n_steps=8)
-    vec_env.envs[0].unwrapped.limit = 2  # of the episode before, so that this one has 12
+    game: Any = vec_env.envs[0].unwrapped
+    game.limit = 2  # of the episode before, so that this one has 12
     evaluation = evaluate_retention(model, vec_env, 1)
     n_layers, lives = 2, 2
     assert (evaluation.steps, evaluation.evicted) == (12, n_layers * lives * (6 - 3))
