@@ -6,7 +6,7 @@
 
 Exit codes: 0 done, 1 training failed or a file could not be written, 2 wrong options, 130 stopped
 by Ctrl-C, 143 by SIGTERM, 129 by a terminal that was closed. However training ends, the model is
-saved.
+saved, unless its weights have diverged.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from expire_span.training.run_directory import DiskError
 from expire_span.training.table import print_table
 
 FAILED, WRONG_OPTIONS, INTERRUPTED = 1, 2, 130
+
+ENDED = "the environment ended the process, as by sys.exit()"
+"""Said instead of taking over an exit code that would say that all went well."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,8 +92,8 @@ def _train(session: run.Session) -> int:
         _say(
             f"training failed at step {session.model.num_timesteps}; the model is saved in {saved}"
         )
-        if isinstance(error, UserError | SystemExit):  # the environment's exit is not this one's
-            return _fail(FAILED, str(error) or "the environment ended the process")
+        if isinstance(error, UserError | SystemExit):
+            return _fail(FAILED, str(error) if isinstance(error, UserError) else ENDED)
         raise error
     if interruption.signal is not None:
         _say(
@@ -112,6 +115,8 @@ def _evaluate(session: run.Session, saved: Path) -> int:
         except KeyboardInterrupt:
             _say(f"\nevaluation stopped; {kept}")
             return 128 + (interruption.signal or signal.SIGINT)
+        except SystemExit:
+            return _fail(FAILED, f"{ENDED}; {kept}")
         except BaseException:
             _say(f"evaluation failed; {kept}")
             raise

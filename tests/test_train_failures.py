@@ -246,6 +246,16 @@ def test_an_environment_that_ends_the_process_has_failed(
     assert main([*CORRIDOR, *QUICK, *SMALL, "--run-dir", str(tmp_path / "run")]) == 1
     assert "the environment ended the process" in capsys.readouterr().err
     assert MemoryPPO.load(tmp_path / "run" / "model.zip").num_timesteps == 256
+    monkeypatch.undo()
+
+    def end_evaluation(*_: Any, **__: Any) -> None:
+        raise SystemExit(0)
+
+    monkeypatch.setattr("expire_span.training.session.evaluate_retention", end_evaluation)
+    resume = ["--resume", str(tmp_path / "run"), "--total-timesteps", "256"]
+    assert main(resume) == 1
+    said = capsys.readouterr().err
+    assert "the environment ended the process" in said and "evaluates again" in said
 
 
 def test_an_environment_that_cannot_be_closed_loses_no_evaluation(

@@ -116,7 +116,7 @@ def close_envs(vec_env: VecEnv, warn: Callable[[str], None]) -> None:
     """Close environments. One that cannot be closed is no reason to lose what was done in it."""
     try:
         vec_env.close()
-    except Exception as error:
+    except Exception as error:  # an environment may raise anything
         warn(f"an environment could not be closed: {error!r}")
 
 
